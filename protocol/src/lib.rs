@@ -19,6 +19,8 @@ pub mod backend;
 pub mod base_backup;
 pub mod command;
 pub mod control;
+mod decode;
+pub mod diagnostic;
 pub mod frame;
 pub mod frontend;
 pub mod lsn;

@@ -46,7 +46,7 @@ struct Row {
 /// `PG_CONTROL_VERSION`, `CATALOG_VERSION_NO` and `XLOG_PAGE_MAGIC` by release.
 #[rustfmt::skip]
 const TABLE: [Row; 15] = {
-    use ServerVersion::*;
+    use ServerVersion::{V9_1, V9_2, V9_3, V9_4, V9_5, V9_6, V10, V11, V12, V13, V14, V15, V16, V17, V18};
     const fn row(version: ServerVersion, name: &'static str, announced: &'static str, control: u32, catalog: u32, wal_magic: u16) -> Row {
         Row { version, name, announced, control, catalog, wal_magic }
     }
