@@ -240,6 +240,36 @@ impl ServerVersion {
         self >= Self::V17
     }
 
+    /// Whether a checkpoint says the `wal_level` under which it was written.
+    pub fn checkpoint_has_wal_level(self) -> bool {
+        self >= Self::V17
+    }
+
+    /// Whether END_OF_RECOVERY says the `wal_level` under which it was written.
+    pub fn end_of_recovery_has_wal_level(self) -> bool {
+        self >= Self::V17
+    }
+
+    /// Whether extensions can have resource managers of their own, numbers 128 to 255.
+    pub fn has_custom_resource_managers(self) -> bool {
+        self >= Self::V15
+    }
+
+    /// Whether `pg_control` says how floats are passed twice, for four bytes as well as for eight.
+    pub fn control_has_float4_by_value(self) -> bool {
+        self <= Self::V12
+    }
+
+    /// Whether `pg_control` says if `char` is signed by default.
+    pub fn control_has_char_signedness(self) -> bool {
+        self >= Self::V18
+    }
+
+    /// Whether `pg_control` and WAL have the layout that this crate reads and writes.
+    pub fn has_current_wal_format(self) -> bool {
+        self >= Self::V12
+    }
+
     /// The newest protocol minor version that the server speaks: 3.2 since 18.
     pub fn newest_protocol_minor(self) -> u32 {
         if self >= Self::V18 { 2 } else { 0 }

@@ -1,1 +1,5 @@
-//! Being written.
+//! WAL records.
+
+mod checkpoint;
+
+pub use checkpoint::{CheckPoint, WalLevel};
