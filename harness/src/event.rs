@@ -1,0 +1,92 @@
+//! What the runner says while it runs. Every report is a reader of these events and of nothing else.
+//!
+//! The order: one [`Event::RunStarted`]; for every case either [`Event::Skipped`], or [`Event::CaseStarted`], any number of
+//! [`Event::Progress`] and one [`Event::CaseFinished`], cases interleaved as jobs allow; at the end, also of a cancelled
+//! run, one [`Event::RunFinished`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::verdict::{Check, Summary, Verdict};
+
+/// Which case, against what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CaseRef {
+    /// The case: `crash/mid-tablespace[server.version=15]`.
+    pub id: String,
+    /// The client as on the command line: `builtin`, `pg_basebackup`, `exec=…`.
+    pub client: String,
+    /// The server as on the command line: `mock`.
+    pub server: String,
+    /// The scenario file, as it was found.
+    pub path: PathBuf,
+}
+
+/// How one case ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    /// Which case.
+    pub case: CaseRef,
+    /// What it amounts to.
+    pub verdict: Verdict,
+    /// Every requirement, those that hold included.
+    pub checks: Vec<Check>,
+    /// Real time that the case took.
+    pub elapsed: Duration,
+    /// The seed that the case ran with.
+    pub seed: u64,
+    /// The lines of the transcript around the faults, or its last ones if none fired. Empty for a pass.
+    pub transcript: Vec<String>,
+    /// What the clients printed, by client name. Empty for a pass.
+    pub said: Vec<(String, String)>,
+    /// Where the files of the case were kept, if they were.
+    pub kept: Option<PathBuf>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The run begins.
+    RunStarted {
+        /// Cases times clients, as far as is known: a sweep finds its cases while it runs.
+        cases: usize,
+        /// The clients, in the order of the command line.
+        clients: Vec<String>,
+        /// The server.
+        server: String,
+    },
+    /// A recording run of a sweep found this many cases in place of the one that stood for them.
+    CasesFound {
+        /// The case that stood for the sweep.
+        case: CaseRef,
+        /// How many cases it becomes.
+        cases: usize,
+    },
+    /// A case begins.
+    CaseStarted(CaseRef),
+    /// A case goes on.
+    Progress {
+        /// Which case.
+        case: CaseRef,
+        /// What it does now: `recording`, `judging`.
+        phase: String,
+    },
+    /// A case ended.
+    CaseFinished(Box<Finished>),
+    /// A case that this client or this server cannot run.
+    Skipped {
+        /// Which case.
+        case: CaseRef,
+        /// Why, for people: `pg_basebackup has no incremental backups before 17`.
+        reason: String,
+    },
+    /// The run is over.
+    RunFinished {
+        /// How many cases came out how.
+        summary: Summary,
+        /// Real time that the run took.
+        elapsed: Duration,
+        /// Whether the run was cancelled, so that the cases without an event did not run.
+        cancelled: bool,
+    },
+}

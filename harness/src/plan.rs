@@ -1,0 +1,176 @@
+//! What is to run: the cases, the clients under test and the server, as chosen on the command line.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::scenario::Case;
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct RunPlan {
+    /// In the order of their ids. A sweep without a [step](Case::step) stands for all steps of the sweep.
+    pub cases: Vec<Case>,
+    /// Every case runs against every one of these.
+    pub clients: Vec<SubjectSpec>,
+    /// What the clients connect to.
+    pub server: ServerSpec,
+    /// How many cases run at a time, at least 1.
+    pub jobs: usize,
+    /// In place of the seed that a case gets from its scenario.
+    pub seed: Option<u64>,
+    /// A directory for what the cases leave behind. Without it everything is removed.
+    pub keep: Option<PathBuf>,
+    /// Whether a failed `should` fails the run.
+    pub strict: bool,
+}
+
+/// The client under test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubjectSpec {
+    /// The client of this project, in process.
+    Builtin,
+    /// PostgreSQL's `pg_basebackup`, at this path or found through PATH.
+    PgBasebackup(Option<PathBuf>),
+    /// PostgreSQL's `pg_receivewal`, at this path or found through PATH.
+    PgReceivewal(Option<PathBuf>),
+    /// A command line template, split at blanks and run without a shell.
+    Exec(String),
+}
+
+/// A client or server on the command line that there is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}: expected {expected}")]
+pub struct UnknownSpec {
+    problem: String,
+    expected: &'static str,
+}
+
+impl SubjectSpec {
+    const EXPECTED: &'static str = "builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE";
+    const PLACEHOLDERS: [&'static str; 7] = ["host", "port", "user", "password", "dir", "label", "slot"];
+}
+
+impl FromStr for SubjectSpec {
+    type Err = UnknownSpec;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSpec> {
+        let refuse = |problem| UnknownSpec { problem, expected: Self::EXPECTED };
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        if value.is_some_and(|value| value.trim().is_empty()) {
+            return Err(refuse(format!("nothing follows \"{name}=\"")));
+        }
+        match (name, value) {
+            ("builtin", None) => Ok(Self::Builtin),
+            ("pg_basebackup", path) => Ok(Self::PgBasebackup(path.map(PathBuf::from))),
+            ("pg_receivewal", path) => Ok(Self::PgReceivewal(path.map(PathBuf::from))),
+            ("exec", Some(template)) => {
+                if let Some(unknown) = unknown_placeholder(template) {
+                    return Err(UnknownSpec {
+                        problem: format!("unknown placeholder {unknown:?} in the exec template"),
+                        expected: "{host}, {port}, {user}, {password}, {dir}, {label} or {slot}",
+                    });
+                }
+                Ok(Self::Exec(template.to_owned()))
+            }
+            ("exec", None) => Err(refuse("exec without a template".to_owned())),
+            _ => Err(refuse(format!("unknown client {text:?}"))),
+        }
+    }
+}
+
+/// The first `{word}` of `template` that no placeholder is called.
+fn unknown_placeholder(template: &str) -> Option<&str> {
+    let mut rest = template;
+    while let Some(open) = rest.find('{') {
+        let tail = rest.get(open..)?;
+        let close = tail.find('}')?;
+        let word = tail.get(1..close)?;
+        if word.bytes().all(|b| b.is_ascii_lowercase()) && !SubjectSpec::PLACEHOLDERS.contains(&word) {
+            return tail.get(..=close);
+        }
+        rest = tail.get(close + 1..)?;
+    }
+    None
+}
+
+impl fmt::Display for SubjectSpec {
+    /// As on the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, path) = match self {
+            Self::Builtin => return f.write_str("builtin"),
+            Self::Exec(template) => return write!(f, "exec={template}"),
+            Self::PgBasebackup(path) => ("pg_basebackup", path),
+            Self::PgReceivewal(path) => ("pg_receivewal", path),
+        };
+        match path {
+            Some(path) => write!(f, "{name}={}", path.display()),
+            None => f.write_str(name),
+        }
+    }
+}
+
+/// What the clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerSpec {
+    /// The mock walsender of this project.
+    Mock,
+    /// A real PostgreSQL whose programs are in this directory.
+    Postgres(PathBuf),
+}
+
+impl FromStr for ServerSpec {
+    type Err = UnknownSpec;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSpec> {
+        match text.split_once('=') {
+            None if text == "mock" => Ok(Self::Mock),
+            Some(("pg", directory)) if !directory.is_empty() => Ok(Self::Postgres(directory.into())),
+            _ => Err(UnknownSpec { problem: format!("unknown server {text:?}"), expected: "mock or pg=BINDIR" }),
+        }
+    }
+}
+
+impl fmt::Display for ServerSpec {
+    /// As on the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mock => f.write_str("mock"),
+            Self::Postgres(directory) => write!(f, "pg={}", directory.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_and_servers_round_trip() {
+        for text in [
+            "builtin",
+            "pg_basebackup",
+            "pg_basebackup=/opt/pg/bin/pg_basebackup",
+            "pg_receivewal=r",
+            "exec=a {dir} x=1",
+        ] {
+            assert_eq!(text.parse::<SubjectSpec>().expect(text).to_string(), text);
+        }
+        for text in ["mock", "pg=/usr/lib/postgresql/15/bin"] {
+            assert_eq!(text.parse::<ServerSpec>().expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn other_clients_and_servers_are_named() {
+        let client = |text: &str| text.parse::<SubjectSpec>().expect_err(text).to_string();
+        insta::assert_snapshot!(client("pgbasebackup"), @r#"unknown client "pgbasebackup": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
+        insta::assert_snapshot!(client("builtin=x"), @r#"unknown client "builtin=x": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
+        insta::assert_snapshot!(client("pg_basebackup="), @r#"nothing follows "pg_basebackup=": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
+        insta::assert_snapshot!(client("exec=tool {target}"), @r#"unknown placeholder "{target}" in the exec template: expected {host}, {port}, {user}, {password}, {dir}, {label} or {slot}"#);
+        insta::assert_snapshot!("docker=postgres".parse::<ServerSpec>().expect_err("not there"), @r#"unknown server "docker=postgres": expected mock or pg=BINDIR"#);
+    }
+}
