@@ -134,10 +134,20 @@ impl ServerVersion {
         if self >= Self::V10 { "pg_wal" } else { "pg_xlog" }
     }
 
-    /// Whether replication commands take a parenthesised option list and BASE_BACKUP sends one tagged archive stream
-    /// instead of one COPY for each tablespace.
+    /// Whether BASE_BACKUP sends one tagged archive stream instead of one COPY for each tablespace.
     pub fn has_archive_stream(self) -> bool {
         self >= Self::V15
+    }
+
+    /// Whether replication commands take a parenthesised option list. BASE_BACKUP takes nothing else then.
+    pub fn has_option_lists(self) -> bool {
+        self >= Self::V15
+    }
+
+    /// Whether a walsender that is connected to a database runs SQL. Before 10, what is no replication command is a
+    /// syntax error.
+    pub fn walsender_runs_sql(self) -> bool {
+        self >= Self::V10
     }
 
     /// Whether the server itself ends every archive with two zero blocks.
@@ -183,6 +193,16 @@ impl ServerVersion {
     /// Whether the walsender knows ALTER_REPLICATION_SLOT.
     pub fn has_alter_replication_slot(self) -> bool {
         self >= Self::V17
+    }
+
+    /// Whether a logical slot can be synchronised to standbys: `FAILOVER`.
+    pub fn has_failover_slots(self) -> bool {
+        self >= Self::V17
+    }
+
+    /// Whether ALTER_REPLICATION_SLOT knows `TWO_PHASE`.
+    pub fn alters_two_phase(self) -> bool {
+        self >= Self::V18
     }
 
     /// Whether the walsender knows TIMELINE_HISTORY, and START_REPLICATION a TIMELINE.
