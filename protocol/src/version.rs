@@ -235,6 +235,30 @@ impl ServerVersion {
         self >= Self::V17
     }
 
+    /// A setting's name as it stands in a message or a hint.
+    pub fn setting_in_message(self, name: &str) -> String {
+        if self.quotes_settings() { format!("\"{name}\"") } else { name.to_owned() }
+    }
+
+    /// Whether acquiring an invalidated slot is an error of its own, instead of that of the WAL it lost.
+    pub fn refuses_invalidated_slots(self) -> bool {
+        self >= Self::V18
+    }
+
+    /// Settings with their defaults that matter to replication and that not every release has.
+    pub fn settings_of_release(self) -> Vec<(&'static str, &'static str)> {
+        let since = |release: Self, name, value| (self >= release).then_some((name, value));
+        let before = |release: Self, name, value| (self < release).then_some((name, value));
+        let settings = [
+            since(Self::V11, "data_directory_mode", "0700"),
+            before(Self::V13, "wal_keep_segments", "0"),
+            since(Self::V13, "wal_keep_size", "0"),
+            since(Self::V13, "max_slot_wal_keep_size", "-1"),
+            since(Self::V17, "summarize_wal", "off"),
+        ];
+        settings.into_iter().flatten().collect()
+    }
+
     /// Whether a crash ends every connection without a word. Before 14 a WARNING 57P02 precedes the end.
     pub fn crashes_silently(self) -> bool {
         self >= Self::V14

@@ -1,0 +1,136 @@
+//! What SHOW answers.
+
+use std::collections::BTreeMap;
+
+use crate::config::{Config, ConfigError};
+
+use super::Facts;
+
+/// The settings of a server by lower-case name, each with its canonical name and value.
+#[derive(Debug)]
+pub(super) struct Settings(BTreeMap<String, (String, String)>);
+
+impl Settings {
+    pub(super) fn new(config: &Config, facts: &Facts) -> Self {
+        let mut settings = Self(BTreeMap::new());
+        let version = facts.version;
+        let on = |value: bool| if value { "on" } else { "off" };
+        for (name, value) in [
+            ("archive_mode", "off"),
+            ("block_size", "8192"),
+            ("client_encoding", "SQL_ASCII"),
+            ("data_checksums", on(facts.checksums)),
+            ("DateStyle", "ISO, MDY"),
+            ("full_page_writes", "on"),
+            ("hot_standby", "on"),
+            ("integer_datetimes", "on"),
+            ("IntervalStyle", "postgres"),
+            ("max_replication_slots", "10"),
+            ("max_wal_size", "1GB"),
+            ("segment_size", "1GB"),
+            ("server_encoding", "SQL_ASCII"),
+            ("server_version", version.announced()),
+            ("standard_conforming_strings", "on"),
+            ("TimeZone", "UTC"),
+            ("log_timezone", "UTC"),
+            ("wal_block_size", "8192"),
+            ("wal_level", "replica"),
+            ("wal_sender_timeout", "1min"),
+        ] {
+            settings.set(name, value);
+        }
+        settings.set("max_wal_senders", &config.max_wal_senders.to_string());
+        settings.set("wal_segment_size", &facts.segment_size.setting());
+        for (name, value) in version.settings_of_release() {
+            settings.set(name, value);
+        }
+        for (name, value) in &config.settings {
+            let canonical = settings.get(name).map_or_else(|| name.clone(), |(canonical, _)| canonical);
+            settings.set(&canonical, value);
+        }
+        settings
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_ascii_lowercase(), (name.to_owned(), value.to_owned()));
+    }
+
+    /// The canonical name and the value of a setting, whatever the case of `name`.
+    pub(super) fn get(&self, name: &str) -> Option<(String, String)> {
+        self.0.get(&name.to_ascii_lowercase()).cloned()
+    }
+
+    /// A whole number without unit.
+    pub(super) fn count(&self, name: &str, default: usize) -> Result<usize, ConfigError> {
+        let Some((name, value)) = self.get(name) else { return Ok(default) };
+        let problem = || ConfigError::invalid(format!("settings.{name}"), format!("{value:?} is not a whole number"));
+        value.parse().map_err(|_| problem())
+    }
+
+    /// Bytes of a setting whose unit without a suffix is megabytes. None: there is no such setting, or it is -1.
+    pub(super) fn megabytes(&self, name: &str) -> Result<Option<u64>, ConfigError> {
+        let Some((name, value)) = self.get(name) else { return Ok(None) };
+        if value == "-1" {
+            return Ok(None);
+        }
+        let problem =
+            || ConfigError::invalid(format!("settings.{name}"), format!("{value:?} is not a size such as \"64MB\""));
+        let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+        let (number, unit) = value.split_at_checked(digits).ok_or_else(problem)?;
+        let factor = match unit.trim_start() {
+            "B" => 1,
+            "kB" => 1 << 10,
+            "" | "MB" => 1 << 20,
+            "GB" => 1 << 30,
+            "TB" => 1_u64 << 40,
+            _ => return Err(problem()),
+        };
+        let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+        bytes.map(Some).ok_or_else(problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backstop_protocol::version::ServerVersion;
+    use backstop_protocol::wal_file::WalSegmentSize;
+
+    use super::*;
+
+    fn settings(version: ServerVersion, given: &[(&str, &str)]) -> Settings {
+        let given = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let facts = Facts { version, system_identifier: 1, segment_size: WalSegmentSize::DEFAULT, checksums: true };
+        Settings::new(&Config { settings: given, ..Config::default() }, &facts)
+    }
+
+    #[test]
+    fn shows_canonical_names() {
+        let settings = settings(ServerVersion::V15, &[("timezone", "Europe/Paris")]);
+        assert_eq!(settings.get("WAL_SEGMENT_SIZE"), Some(("wal_segment_size".to_owned(), "16MB".to_owned())));
+        assert_eq!(settings.get("timezone"), Some(("TimeZone".to_owned(), "Europe/Paris".to_owned())));
+        assert_eq!(settings.get("no_such_setting"), None);
+        assert_eq!(settings.get("data_directory_mode"), Some(("data_directory_mode".to_owned(), "0700".to_owned())));
+    }
+
+    #[test]
+    fn settings_come_and_go_with_releases() {
+        let keeps = |version| settings(version, &[]).get("wal_keep_size").is_some();
+        assert_eq!([keeps(ServerVersion::V12), keeps(ServerVersion::V13)], [false, true]);
+    }
+
+    #[test]
+    fn reads_sizes_as_postgresql_does() {
+        let given = [("a", "64MB"), ("b", "3"), ("c", "1GB"), ("d", "-1"), ("e", "1.5GB"), ("f", "MB"), ("g", "1 kB")];
+        let settings = settings(ServerVersion::V18, &given);
+        let bytes = |name| settings.megabytes(name).ok();
+        assert_eq!(bytes("a"), Some(Some(64 << 20)));
+        assert_eq!(bytes("b"), Some(Some(3 << 20)));
+        assert_eq!(bytes("c"), Some(Some(1 << 30)));
+        assert_eq!(bytes("d"), Some(None));
+        assert_eq!(bytes("e"), None);
+        assert_eq!(bytes("f"), None);
+        assert_eq!(bytes("g"), Some(Some(1024)));
+        let problem = settings.megabytes("e").expect_err("no fractions").to_string();
+        insta::assert_snapshot!(problem, @r#"invalid settings.e: "1.5GB" is not a size such as "64MB""#);
+    }
+}

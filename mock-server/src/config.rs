@@ -1,0 +1,161 @@
+//! What a server is before anybody connects.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::timeline::TimelineId;
+use backstop_protocol::version::ServerVersion;
+use backstop_protocol::wal_file::WalSegmentSize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a server is asked to be: release, role, contents, write-ahead log.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The release that is spoken. A directory source brings its own.
+    pub version: ServerVersion,
+    /// Primary or standby.
+    pub role: Role,
+    /// The timeline of the WAL at the start. A directory source brings its own.
+    pub timeline: TimelineId,
+    /// Whether data pages carry checksums. A directory source brings its own.
+    pub checksums: bool,
+    /// `--wal-segsize` of initdb. A directory source brings its own.
+    pub wal_segment_size: WalSegmentSize,
+    /// How many walsenders there can be.
+    pub max_wal_senders: u32,
+    /// How clients must prove who they are.
+    pub auth: Auth,
+    /// Settings as in `postgresql.conf`, by name. Those that the server acts on: `max_replication_slots`,
+    /// `wal_keep_size`, `max_slot_wal_keep_size`, `max_wal_size`; the others are only shown.
+    pub settings: BTreeMap<String, String>,
+    /// Where the files come from.
+    pub source: Source,
+    /// Bytes in the base directory of a synthetic cluster, about.
+    pub size: u64,
+    /// Tablespaces of a synthetic cluster besides `pg_default` and `pg_global`.
+    pub tablespaces: Vec<TablespaceConfig>,
+    /// Where the WAL of a synthetic cluster stands at the start.
+    pub wal_start: Option<Lsn>,
+    /// How fast WAL grows, in bytes a second; 0: not by itself.
+    pub wal_rate: u64,
+    /// Decides contents, times and the system identifier.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version: ServerVersion::NEWEST,
+            role: Role::default(),
+            timeline: TimelineId::FIRST,
+            checksums: true,
+            wal_segment_size: WalSegmentSize::DEFAULT,
+            max_wal_senders: 10,
+            auth: Auth::default(),
+            settings: BTreeMap::new(),
+            source: Source::default(),
+            size: 8 << 20,
+            tablespaces: Vec::new(),
+            wal_start: None,
+            wal_rate: 0,
+            seed: 0,
+        }
+    }
+}
+
+/// Whether a server writes WAL of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// A server that writes.
+    #[default]
+    Primary,
+    /// A server in recovery, with hot standby.
+    Standby,
+}
+
+/// How a client must prove who it is: a method of `pg_hba.conf`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// Not at all.
+    #[default]
+    Trust,
+    /// The password in clear.
+    Password,
+    /// MD5 with a salt.
+    Md5,
+    /// SCRAM-SHA-256.
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+}
+
+/// Where the files of a cluster come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// Every byte is a function of the seed.
+    #[default]
+    Synthetic,
+    /// A real data directory whose server has been shut down.
+    Directory(PathBuf),
+}
+
+/// One tablespace of a synthetic cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TablespaceConfig {
+    /// Its OID, from 16384.
+    pub oid: u32,
+    /// Its absolute location, or `pg_tblspc/<oid>` for one in place (since 15).
+    pub location: String,
+    /// Its bytes, about.
+    pub size: u64,
+}
+
+/// A server that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value that no server of this release could have.
+    #[error("invalid {key}: {problem}")]
+    Invalid {
+        /// The key as in a scenario file.
+        key: String,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// A data directory of a server that has not been shut down.
+    #[error("the server of data directory {} was not shut down: its state is \"{state}\"", path.display())]
+    NotShutDown {
+        /// The data directory.
+        path: PathBuf,
+        /// The state as `pg_controldata` names it: `in production`.
+        state: &'static str,
+    },
+    /// A data directory that holds something else than expected.
+    #[error("invalid data directory: file {}: {problem}", path.display())]
+    Directory {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file or directory that cannot be read.
+    #[error("could not read {}: {source}", path.display())]
+    Unreadable {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl ConfigError {
+    /// A value that no server of this release could have.
+    pub fn invalid(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { key: key.into(), problem: problem.into() }
+    }
+}
