@@ -155,6 +155,31 @@ impl ServerVersion {
         self >= Self::V15
     }
 
+    /// Whether BASE_BACKUP knows `MAX_RATE`.
+    pub fn has_max_rate(self) -> bool {
+        self >= Self::V9_4
+    }
+
+    /// Whether BASE_BACKUP knows `TABLESPACE_MAP`.
+    pub fn has_tablespace_map(self) -> bool {
+        self >= Self::V9_5
+    }
+
+    /// Whether BASE_BACKUP verifies checksums of pages, and can be told not to.
+    pub fn verifies_checksums(self) -> bool {
+        self >= Self::V11
+    }
+
+    /// Whether a compression detail knows `long`.
+    pub fn has_long_distance_compression(self) -> bool {
+        self >= Self::V16
+    }
+
+    /// Whether a missing privilege is explained in a DETAIL, below a short `permission denied to …`.
+    pub fn details_missing_privileges(self) -> bool {
+        self >= Self::V16
+    }
+
     /// Whether BASE_BACKUP knows `MANIFEST`.
     pub fn has_manifest(self) -> bool {
         self >= Self::V13

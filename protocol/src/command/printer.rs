@@ -151,7 +151,8 @@ fn is_plain(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '$'))
 }
 
-/// `"name"`. No release up to 18 can read a double quote inside the quotes; it is doubled, as everywhere in SQL.
+/// `"name"`. A double quote inside is doubled, as everywhere in SQL, although walsenders read that only in minor
+/// releases newer than those of [`ServerVersion::announced`].
 fn quoted_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

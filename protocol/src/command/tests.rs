@@ -6,52 +6,33 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::version::ServerVersion;
+use crate::version::ServerVersion::{self, V9_1, V9_3, V9_4, V9_5, V9_6, V10, V11, V13, V14, V15, V17};
 
-/// Texts that pg_basebackup and pg_receivewal were seen to send, and the releases that they were sent to.
-const SENT: &[(&[ServerVersion], &str)] = {
-    use ServerVersion::{V12, V13, V14, V15, V16, V17, V18};
-    &[
-        (&[V12, V13, V14, V15, V16, V17, V18], "SHOW data_directory_mode"),
-        (&[V12, V13, V14, V15, V16, V17, V18], "IDENTIFY_SYSTEM"),
-        (&[V12, V13, V14, V15, V16, V17, V18], "TIMELINE_HISTORY 2"),
-        (&[V12, V13, V14, V15, V16, V17, V18], "CREATE_REPLICATION_SLOT \"rw\" PHYSICAL"),
-        (&[V12, V13, V14, V15, V16, V17, V18], "DROP_REPLICATION_SLOT \"rw\""),
-        (&[V12, V13, V14, V15, V16, V17, V18], "START_REPLICATION SLOT \"pg_basebackup_8848\" 0/3000000 TIMELINE 1"),
-        (&[V12, V13, V14, V15, V16, V17, V18], "START_REPLICATION 0/9000000 TIMELINE 1"),
-        (&[V12, V13, V14], "CREATE_REPLICATION_SLOT \"bbslot\" PHYSICAL  RESERVE_WAL"),
-        (&[V12, V13, V14], "CREATE_REPLICATION_SLOT \"pg_basebackup_8848\" TEMPORARY PHYSICAL  RESERVE_WAL"),
-        (&[V15, V16, V17, V18], "CREATE_REPLICATION_SLOT \"bbslot\" PHYSICAL ( RESERVE_WAL)"),
-        (&[V15, V16, V17, V18], "CREATE_REPLICATION_SLOT \"pg_basebackup_8848\" TEMPORARY PHYSICAL ( RESERVE_WAL)"),
-        (&[V15, V16, V17, V18], "READ_REPLICATION_SLOT \"rw\""),
-        (&[V17, V18], "UPLOAD_MANIFEST"),
-        (&[V12], "BASE_BACKUP  LABEL 'it''s'  PROGRESS  FAST  MAX_RATE 32768  NOVERIFY_CHECKSUMS"),
-        (
-            &[V13, V14],
-            "BASE_BACKUP  LABEL 'it''s'  PROGRESS  FAST  MAX_RATE 32768  NOVERIFY_CHECKSUMS  MANIFEST 'force-encode'  \
-             MANIFEST_CHECKSUMS 'SHA256'",
-        ),
-        (
-            &[V15, V16, V17, V18],
-            "BASE_BACKUP ( LABEL 'it''s',  PROGRESS,  CHECKPOINT 'fast',  MAX_RATE 32768,  VERIFY_CHECKSUMS 0,  \
-             MANIFEST 'force-encode',  MANIFEST_CHECKSUMS 'SHA256',  TARGET 'client')",
-        ),
-    ]
-};
+/// What stock clients sent: the releases of the servers and the text.
+fn sent() -> impl Iterator<Item = (ServerVersion, &'static str)> {
+    let lines = include_str!("sent.tsv").lines().filter(|line| !line.starts_with('#'));
+    lines.flat_map(|line| {
+        let (versions, text) = line.split_once('\t').expect("two columns");
+        versions.split(',').map(move |version| (version.parse().expect("a version"), text))
+    })
+}
 
 #[test]
 fn prints_what_stock_clients_send() {
-    for (versions, text) in SENT {
-        for &version in *versions {
-            let parsed = parse(text, version).unwrap_or_else(|error| panic!("{version}: {text}: {error}"));
-            assert_eq!(parsed.command.to_sql(version), *text, "{version}");
-        }
+    let mut printed = 0;
+    for (version, text) in sent() {
+        let parsed = parse(text, version).unwrap_or_else(|error| panic!("{version}: {text}: {error}"));
+        let sql = parsed.command.to_sql(version);
+        // pg_receivewal before 17 does not quote this one name.
+        let newest = if text == "READ_REPLICATION_SLOT rw" { "READ_REPLICATION_SLOT \"rw\"" } else { text };
+        assert_eq!((version, sql.as_str()), (version, newest));
+        printed += 1;
     }
+    assert!(printed > 150, "only {printed} texts were read");
 }
 
 #[test]
 fn old_releases_know_fewer_commands() {
-    use ServerVersion::{V9_1, V9_3, V9_4, V9_5, V9_6, V10, V11, V13, V14, V15, V17};
     let since = [
         ("IDENTIFY_SYSTEM", V9_1),
         ("START_REPLICATION 0/1", V9_1),
@@ -149,7 +130,6 @@ fn reads_the_options_of_slots() {
         other => panic!("{other:?}"),
     };
     let refusal = |text: &str, version| options(text, version).expect_err(text);
-    use ServerVersion::{V14, V15, V17};
     assert!(options("CREATE_REPLICATION_SLOT s PHYSICAL RESERVE_WAL", V14).expect("options").reserve_wal);
     assert!(!options("CREATE_REPLICATION_SLOT s PHYSICAL (reserve_wal off)", V15).expect("options").reserve_wal);
     let logical = options("CREATE_REPLICATION_SLOT s LOGICAL p (SNAPSHOT use, TWO_PHASE, FAILOVER 1)", V17);
