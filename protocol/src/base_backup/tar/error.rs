@@ -108,9 +108,12 @@ pub enum TarProblem {
     /// A byte of padding that is not zero.
     #[error("padding of tar member is not zero")]
     Padding,
-    /// The archive ended inside the header, the content or the padding of a member. `astreamer_tar.c`.
+    /// The archive ended inside the content or the padding of a member. `astreamer_tar.c`.
     #[error("COPY stream ended before last file was finished")]
     Truncated,
+    /// The archive ended inside a header.
+    #[error("COPY stream ended before last file was finished: inside a header")]
+    TruncatedHeader,
     /// The archive ended at a member boundary, without the two zero blocks that this server sends.
     #[error("archive ended without its two terminating zero blocks")]
     MissingTrailer,
@@ -127,7 +130,10 @@ pub enum TarProblem {
 
 impl TarProblem {
     fn is_between_members(&self) -> bool {
-        matches!(self, Self::MissingTrailer | Self::SingleZeroBlock | Self::AfterTrailer | Self::AfterEnd)
+        matches!(
+            self,
+            Self::TruncatedHeader | Self::MissingTrailer | Self::SingleZeroBlock | Self::AfterTrailer | Self::AfterEnd
+        )
     }
 }
 

@@ -182,13 +182,13 @@ impl MemberHeader {
         if header.iter().all(|&byte| byte == 0) {
             return Ok(None);
         }
-        let (stored, computed) = (read_number(&CHECKSUM, CHECKSUM.of(header))?, checksum(header));
-        if stored != computed {
-            return Err(TarProblem::Checksum { stored, computed }.into());
-        }
         let magic = MAGIC.of(header);
         if ![MAGIC_USTAR, MAGIC_GNU, MAGIC_OLD].iter().any(|known| magic == known.as_slice()) {
             return Err(TarProblem::Magic.into());
+        }
+        let (stored, computed) = (read_number(&CHECKSUM, CHECKSUM.of(header))?, checksum(header));
+        if stored != computed {
+            return Err(TarProblem::Checksum { stored, computed }.into());
         }
         let name = read_text(&NAME, header)?;
         if name.is_empty() {

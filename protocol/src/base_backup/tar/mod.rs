@@ -8,6 +8,8 @@
 mod error;
 mod header;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 pub use error::{NumberProblem, TarError, TarProblem};
 pub use header::{BLOCK, MAX_NAME, MAX_SIZE, MemberHeader, MemberKind, padded_size, padding};

@@ -126,7 +126,8 @@ impl TarReader {
             State::Header(_) if self.zero_block => Some(TarProblem::SingleZeroBlock),
             State::Header(0) if self.trailer == Trailer::Required => Some(TarProblem::MissingTrailer),
             State::Header(0) | State::Trailer | State::Ended => None,
-            State::Header(_) | State::Content(_) | State::Padding(_) => Some(TarProblem::Truncated),
+            State::Header(_) => Some(TarProblem::TruncatedHeader),
+            State::Content(_) | State::Padding(_) => Some(TarProblem::Truncated),
         };
         match problem {
             None => {
