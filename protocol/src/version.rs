@@ -240,6 +240,16 @@ impl ServerVersion {
         self >= Self::V9_4
     }
 
+    /// Whether `backup_label` has a line BACKUP FROM.
+    pub fn label_has_source(self) -> bool {
+        self >= Self::V9_2
+    }
+
+    /// Whether `\r` and `\` are escaped in `tablespace_map`; before, only a newline was.
+    pub fn map_escapes_backslash(self) -> bool {
+        self >= Self::V14
+    }
+
     /// Whether `backup_label` has a line START TIMELINE.
     pub fn label_has_timeline(self) -> bool {
         self >= Self::V11
