@@ -61,14 +61,19 @@ const KEYWORDS: [Keyword; 31] = [
     backup_option("WAL", V9_1),
 ];
 
-/// The keyword spelled `word`, if that release knows one. Keywords are case-sensitive.
+/// The keyword spelled `text`, if that release knows one. Keywords are case-sensitive.
 pub(super) fn find(text: &str, version: ServerVersion) -> Option<&'static str> {
     known(text, version).map(|keyword| keyword.word)
 }
 
-/// Whether `word` is a keyword that begins a replication command of that release.
+/// Whether `text` is a keyword that begins a replication command of that release.
 pub(super) fn begins_command(text: &str, version: ServerVersion) -> bool {
     known(text, version).is_some_and(|keyword| keyword.begins_command)
+}
+
+/// Whether an option in a list can have the name of this keyword. `repl_gram.y` forgets one, in `ident_or_keyword`.
+pub(super) fn names_option(word: &str) -> bool {
+    word != "READ_REPLICATION_SLOT"
 }
 
 fn known(text: &str, version: ServerVersion) -> Option<&'static Keyword> {

@@ -177,13 +177,13 @@ impl Parser<'_> {
         Ok(options)
     }
 
-    /// `'(' generic_option_list ')'`, at least one option. Any keyword may name an option, but is no value.
+    /// `'(' generic_option_list ')'`, at least one option. Keywords may name options, but are no values.
     fn option_list(&mut self) -> Result<Vec<CommandOption>, SyntaxError> {
         self.expect_symbol('(')?;
         let mut options = Vec::new();
         loop {
             let name = match self.token {
-                Some(Token::Keyword(word)) => {
+                Some(Token::Keyword(word)) if keyword::names_option(word) => {
                     self.advance()?;
                     word.to_ascii_lowercase()
                 }

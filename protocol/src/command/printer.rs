@@ -3,7 +3,7 @@
 //! Options follow `AppendPlainCommandOption` of `streamutil.c`, which puts a blank before every option and, unless the
 //! option is the first of a list, a separator before that blank: `( LABEL 'x',  WAIT 0)`, `PHYSICAL  RESERVE_WAL`.
 
-use super::{Command, CommandOption, CreateSlot, OptionValue, SlotKind, StartKind, StartReplication};
+use super::{Command, CommandOption, CreateSlot, OptionValue, SlotKind, StartKind, StartReplication, keyword};
 use crate::version::ServerVersion;
 
 impl Command {
@@ -63,7 +63,9 @@ fn option_list(sql: &mut String, options: &[CommandOption]) {
 }
 
 fn option_text(option: &CommandOption) -> String {
-    let name = if is_plain(&option.name) { option.name.to_ascii_uppercase() } else { quoted_identifier(&option.name) };
+    let upper = option.name.to_ascii_uppercase();
+    let plain = is_plain(&option.name) && keyword::names_option(&upper);
+    let name = if plain { upper } else { quoted_identifier(&option.name) };
     match &option.value {
         None => name,
         Some(OptionValue::Text(text)) => format!("{name} {}", literal(text)),

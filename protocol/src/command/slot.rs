@@ -119,7 +119,7 @@ fn snapshot(option: &CommandOption) -> Result<SnapshotAction, OptionError> {
         action => {
             let name = "CREATE_REPLICATION_SLOT";
             let message = format!("unrecognized value for {name} option \"{}\": \"{action}\"", option.name);
-            Err(OptionError::syntax(message))
+            Err(OptionError::new("22023", message))
         }
     }
 }

@@ -144,12 +144,14 @@ fn reads_the_options_of_slots() {
     let error = refusal("CREATE_REPLICATION_SLOT s LOGICAL p (FAILOVER)", V15);
     assert_eq!((error.code, error.message.as_str()), ("XX000", "unrecognized option: failover"));
     let error = refusal("CREATE_REPLICATION_SLOT s LOGICAL p (SNAPSHOT 'keep')", V15);
+    assert_eq!(error.code, "22023");
     assert_eq!(error.message, "unrecognized value for CREATE_REPLICATION_SLOT option \"snapshot\": \"keep\"");
 }
 
 /// Anything that a quoted identifier or a plain one can hold, not longer than is kept.
 fn identifiers() -> impl Strategy<Value = String> {
-    prop_oneof!["[a-z_][a-z0-9_$]{0,20}", "[A-Za-z0-9 é'()]{1,20}"]
+    let keywords = select(&["slot", "wait", "read_replication_slot", "base_backup"][..]).prop_map(str::to_owned);
+    prop_oneof![4 => "[a-z_][a-z0-9_$]{0,20}", 4 => "[A-Za-z0-9 é'()]{1,20}", 1 => keywords]
 }
 
 fn settings() -> impl Strategy<Value = String> {
