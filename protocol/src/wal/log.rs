@@ -1,1 +1,514 @@
-//! Being written.
+//! A log of valid WAL that keeps a plan and not bytes.
+//!
+//! A server's WAL of any length can be read at any position: page headers, record headers, CRCs and contents are made when
+//! they are asked for. The plan holds one entry for each record that means something and one for each run of filler,
+//! however long: filler records (NOOP, which replay skips) all take the same room, so that the one at any position follows
+//! from arithmetic. Equal calls give equal bytes.
+//!
+//! ```
+//! use backstop_protocol::{lsn::Lsn, timeline::TimelineId, version::ServerVersion, wal_file::WalSegmentSize};
+//! use backstop_protocol::wal::log::{WalLog, WalLogConfig};
+//!
+//! let mut log = WalLog::new(WalLogConfig {
+//!     version: ServerVersion::V18,
+//!     system_identifier: 7_710_437_665_680_982_376,
+//!     timeline: TimelineId::FIRST,
+//!     segment_size: WalSegmentSize::DEFAULT,
+//!     start: "0/2000028".parse()?,
+//!     prev: "0/1783420".parse()?,
+//!     seed: 1,
+//! })?;
+//! let start = log.backup_start();
+//! let end = log.backup_end(start.redo);
+//! assert_eq!((start.redo.to_string(), end.to_string()), ("0/2000028".to_owned(), "0/2000120".to_owned()));
+//! let mut segment = vec![0; 16 << 20];
+//! log.read(Lsn(0x200_0000), &mut segment)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod filler;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use crate::lsn::Lsn;
+use crate::timeline::TimelineId;
+use crate::version::ServerVersion;
+use crate::wal_file::WalSegmentSize;
+
+use super::page::{BKP_REMOVABLE, FIRST_IS_CONTRECORD, Layout, LongHeader, WAL_PAGE_SIZE, WalPageHeader};
+use super::record::{CheckPoint, MAX_RECORD_SIZE, RECORD_ALIGNMENT, Record, RecordHeader, RunningXacts, WalLevel};
+
+/// The last position at which a log can begin: half of all there are, so that a log never runs out of them.
+pub const MAX_START: Lsn = Lsn(1 << 63);
+
+/// The position that filler never passes.
+const MAX_FILLED: Lsn = Lsn(3 << 62);
+
+/// Where a log begins and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalLogConfig {
+    /// The release that wrote it. WAL of releases before 12 has the records of 12 under its own magic number.
+    pub version: ServerVersion,
+    /// In the long header of every segment.
+    pub system_identifier: u64,
+    /// In the header of every page.
+    pub timeline: TimelineId,
+    /// How often a long header comes.
+    pub segment_size: WalSegmentSize,
+    /// Where the first record begins, a multiple of 8. At the start of a segment, or behind its header (`…28`), the log owns
+    /// the whole segment; anywhere else it continues one whose beginning is not its own.
+    pub start: Lsn,
+    /// Where the record before the first one begins.
+    pub prev: Lsn,
+    /// Decides what filler holds.
+    pub seed: u64,
+}
+
+/// A log that cannot begin, or bytes that are not in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WalLogError {
+    /// No record can begin there.
+    #[error("invalid start of WAL {0}: expected a multiple of 8 up to {MAX_START}")]
+    Start(Lsn),
+    /// A read of what is not, or not yet, in the log.
+    #[error("could not read WAL from {from} to {to}: there is WAL from {first} to {last}")]
+    Range {
+        /// The first byte asked for.
+        from: Lsn,
+        /// The end of what was asked for.
+        to: Lsn,
+        /// Where the log begins.
+        first: Lsn,
+        /// Where it ends.
+        last: Lsn,
+    },
+}
+
+/// A record to be inserted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordPlan {
+    /// A record by its meaning.
+    Record(Record),
+    /// A NOOP with so many seeded bytes, at most 1 GiB, of which none are kept.
+    Noop(u32),
+}
+
+impl From<Record> for RecordPlan {
+    fn from(record: Record) -> Self {
+        Self::Record(record)
+    }
+}
+
+/// What the start of a backup wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupStart {
+    /// The redo position of the checkpoint: the start position of the backup.
+    pub redo: Lsn,
+    /// Where the checkpoint record begins: `CHECKPOINT LOCATION`.
+    pub checkpoint: Lsn,
+    /// What it says, for `pg_control`.
+    pub checkpoint_copy: CheckPoint,
+}
+
+/// A part of the log, by usable bytes.
+#[derive(Clone, Debug)]
+struct Entry {
+    at: u64,
+    /// A multiple of 8.
+    end: u64,
+    prev: Lsn,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Record(Record),
+    /// The CRC is that of the body.
+    Noop {
+        length: u32,
+        body_crc: u32,
+    },
+    /// Filler records, each of [`filler::SIZE`] usable bytes.
+    Run,
+    /// Zero bytes without page headers, up to the end of a segment.
+    Nothing,
+}
+
+/// A log of valid WAL.
+#[derive(Clone, Debug)]
+pub struct WalLog {
+    config: WalLogConfig,
+    layout: Layout,
+    /// The first byte that can be read.
+    first: Lsn,
+    /// Usable bytes before the next record.
+    end: u64,
+    /// The last record.
+    prev: Lsn,
+    /// In order, without gaps.
+    entries: Vec<Entry>,
+    /// Counters that checkpoints repeat.
+    checkpoint: CheckPoint,
+    running_backups: u32,
+    /// From which usable byte on pages say whether a backup is running: true if none is.
+    removable: Vec<(u64, bool)>,
+}
+
+impl WalLog {
+    /// An empty log.
+    pub fn new(config: WalLogConfig) -> Result<Self, WalLogError> {
+        let WalLogConfig { version, timeline, start, .. } = config;
+        if start > MAX_START || !start.0.is_multiple_of(RECORD_ALIGNMENT) {
+            return Err(WalLogError::Start(start));
+        }
+        let layout = Layout(config.segment_size);
+        let end = layout.usable(start);
+        Ok(Self {
+            config,
+            layout,
+            first: layout.end(end),
+            end,
+            prev: config.prev,
+            entries: Vec::new(),
+            checkpoint: CheckPoint::initial(version, timeline),
+            running_backups: 0,
+            removable: Vec::new(),
+        })
+    }
+
+    /// An empty log of `timeline` that begins where this one ends, as after a promotion. What this one wrote to the segment
+    /// both share is still read from this one.
+    #[must_use]
+    pub fn branch(&self, timeline: TimelineId) -> Self {
+        let config = WalLogConfig { timeline, start: self.layout.start(self.end), prev: self.prev, ..self.config };
+        let checkpoint = CheckPoint { timeline, previous_timeline: self.config.timeline, ..self.checkpoint };
+        Self {
+            config,
+            first: self.layout.end(self.end),
+            entries: Vec::new(),
+            checkpoint,
+            running_backups: 0,
+            removable: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// What the log was made with.
+    pub fn config(&self) -> &WalLogConfig {
+        &self.config
+    }
+
+    /// The first position that can be read.
+    pub fn first(&self) -> Lsn {
+        self.first
+    }
+
+    /// The end of the last record, rounded up to a multiple of 8; after a switch the start of the next segment. Everything
+    /// before it can be read.
+    pub fn insert_position(&self) -> Lsn {
+        self.layout.end(self.end)
+    }
+
+    /// Where the next record will begin: the insert position, or behind the page header that comes there.
+    pub fn next_record(&self) -> Lsn {
+        self.layout.start(self.end)
+    }
+
+    /// Where the last record begins.
+    pub fn last_record(&self) -> Lsn {
+        self.prev
+    }
+
+    /// The counters that the next checkpoint will repeat.
+    pub fn checkpoint(&self) -> &CheckPoint {
+        &self.checkpoint
+    }
+
+    /// Sets the counters that checkpoints repeat; positions and timelines among them are the log's own.
+    pub fn set_checkpoint(&mut self, counters: CheckPoint) {
+        let CheckPoint { redo, timeline, previous_timeline, .. } = self.checkpoint;
+        self.checkpoint = CheckPoint { redo, timeline, previous_timeline, ..counters };
+    }
+
+    /// Sets the time that checkpoints will say, in seconds since 1970.
+    pub fn set_time(&mut self, seconds: i64) {
+        self.checkpoint.time = seconds;
+    }
+
+    /// How many backups are running.
+    pub fn running_backups(&self) -> u32 {
+        self.running_backups
+    }
+
+    /// Appends a record and tells where it begins and ends. A SWITCH is a [`switch`](Self::switch).
+    pub fn insert(&mut self, plan: impl Into<RecordPlan>) -> Range<Lsn> {
+        match plan.into() {
+            RecordPlan::Record(Record::Switch) => {
+                let start = self.next_record();
+                self.switch();
+                start..self.insert_position()
+            }
+            RecordPlan::Record(record) => {
+                let length = record.encode(self.config.version, 0, self.prev).header().total_length;
+                self.push(length.into(), Content::Record(record))
+            }
+            RecordPlan::Noop(length) => {
+                let length = length.min(MAX_RECORD_SIZE / 2 + 1);
+                let body_crc = filler::body_crc(self.config.seed, self.end, length);
+                self.push(filler::total_length(length).into(), Content::Noop { length, body_crc })
+            }
+        }
+    }
+
+    fn push(&mut self, length: u64, content: Content) -> Range<Lsn> {
+        let at = self.end;
+        let start = self.layout.start(at);
+        self.end = (at + length).next_multiple_of(RECORD_ALIGNMENT);
+        self.entries.push(Entry { at, end: self.end, prev: self.prev, content });
+        self.prev = start;
+        start..self.insert_position()
+    }
+
+    /// Ends the segment: a SWITCH record, then nothing up to the next segment, whose start is returned. At the start of a
+    /// segment this does nothing, as `pg_switch_wal`.
+    pub fn switch(&mut self) -> Lsn {
+        let per_segment = self.layout.usable_in_segment();
+        if !self.end.is_multiple_of(per_segment) {
+            let record = Record::Switch;
+            let length = record.encode(self.config.version, 0, self.prev).header().total_length;
+            self.push(length.into(), Content::Record(record));
+            let at = self.end;
+            self.end = at.next_multiple_of(per_segment);
+            if self.end > at {
+                self.entries.push(Entry { at, end: self.end, prev: self.prev, content: Content::Nothing });
+            }
+        }
+        self.insert_position()
+    }
+
+    /// Appends filler until the insert position is at least `bytes` further on, by less than two KiB more, and returns it.
+    pub fn fill(&mut self, bytes: u64) -> Lsn {
+        self.fill_to(self.insert_position().saturating_add(bytes))
+    }
+
+    /// Appends filler until the insert position is at or a little behind `target`, and returns it. Filler of any length is
+    /// one entry of the plan.
+    pub fn fill_to(&mut self, target: Lsn) -> Lsn {
+        let missing = self.layout.usable(target.min(MAX_FILLED)).saturating_sub(self.end);
+        if missing > 0 {
+            let at = self.end;
+            self.end += missing.next_multiple_of(filler::SIZE);
+            let prev = std::mem::replace(&mut self.prev, self.layout.start(self.end - filler::SIZE));
+            match self.entries.last_mut() {
+                Some(Entry { end, content: Content::Run, .. }) => *end = self.end,
+                _ => self.entries.push(Entry { at, end: self.end, prev, content: Content::Run }),
+            }
+        }
+        self.insert_position()
+    }
+
+    /// Writes an online checkpoint: CHECKPOINT_REDO (17 and later), RUNNING_XACTS, CHECKPOINT_ONLINE.
+    pub fn online_checkpoint(&mut self) -> BackupStart {
+        let mut redo = self.next_record();
+        if self.config.version.has_checkpoint_redo_record() {
+            redo = self.insert(Record::CheckpointRedo(WalLevel::Replica.number())).start;
+        }
+        let next_xid = u32::try_from(self.checkpoint.next_xid & 0xFFFF_FFFF).unwrap_or(u32::MAX);
+        self.insert(Record::RunningXacts(RunningXacts::idle(next_xid)));
+        self.checkpoint.redo = redo;
+        self.checkpoint.oldest_active_xid = next_xid;
+        let checkpoint_copy = self.checkpoint;
+        let checkpoint = self.insert(Record::CheckpointOnline(checkpoint_copy)).start;
+        self.checkpoint.previous_timeline = self.config.timeline;
+        BackupStart { redo, checkpoint, checkpoint_copy }
+    }
+
+    /// Writes the checkpoint of a clean shutdown, which is its own redo position.
+    pub fn shutdown_checkpoint(&mut self) -> BackupStart {
+        let redo = self.next_record();
+        self.checkpoint.redo = redo;
+        self.checkpoint.oldest_active_xid = 0;
+        let checkpoint_copy = self.checkpoint;
+        self.insert(Record::CheckpointShutdown(checkpoint_copy));
+        self.checkpoint.previous_timeline = self.config.timeline;
+        BackupStart { redo, checkpoint: redo, checkpoint_copy }
+    }
+
+    fn count_backups(&mut self, running: u32) {
+        let was_idle = std::mem::replace(&mut self.running_backups, running) == 0;
+        if was_idle != (running == 0) {
+            self.removable.push((self.end, running == 0));
+        }
+    }
+
+    /// Starts a backup on a primary: ends the segment and writes a checkpoint at the beginning of the next one.
+    pub fn backup_start(&mut self) -> BackupStart {
+        self.count_backups(self.running_backups.saturating_add(1));
+        self.switch();
+        self.online_checkpoint()
+    }
+
+    /// Ends the backup that started at `start`: writes BACKUP_END, whose end is returned as the end position, and ends the
+    /// segment.
+    pub fn backup_end(&mut self, start: Lsn) -> Lsn {
+        self.backup_abort();
+        let end = self.insert(Record::BackupEnd(start)).end;
+        self.switch();
+        end
+    }
+
+    /// A backup was given up; nothing is written.
+    pub fn backup_abort(&mut self) {
+        self.count_backups(self.running_backups.saturating_sub(1));
+    }
+
+    /// Reads the bytes from `from` on. All of them must lie between [`first`](Self::first) and
+    /// [`insert_position`](Self::insert_position).
+    pub fn read(&self, from: Lsn, buffer: &mut [u8]) -> Result<(), WalLogError> {
+        let to = from.saturating_add(buffer.len() as u64);
+        let (first, last) = (self.first, self.insert_position());
+        if from < first || to > last {
+            return Err(WalLogError::Range { from, to, first, last });
+        }
+        self.read_zero_filled(from, buffer)
+    }
+
+    /// As [`read`](Self::read), with zero bytes for what is not written yet: a segment file as it lies in `pg_wal`.
+    pub fn read_zero_filled(&self, from: Lsn, buffer: &mut [u8]) -> Result<(), WalLogError> {
+        let to = from.saturating_add(buffer.len() as u64);
+        if from < self.first {
+            return Err(WalLogError::Range { from, to, first: self.first, last: self.insert_position() });
+        }
+        let mut at = from;
+        let mut rest = buffer;
+        while !rest.is_empty() {
+            let page = at.align_down(WAL_PAGE_SIZE);
+            let room = usize::try_from(page + WAL_PAGE_SIZE - at).unwrap_or(usize::MAX).min(rest.len());
+            let (part, after) = rest.split_at_mut(room);
+            self.read_in_page(page, at, part);
+            at = at + room as u64;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Reads within one page.
+    fn read_in_page(&self, page: Lsn, at: Lsn, mut output: &mut [u8]) {
+        let first_usable = self.layout.usable(page);
+        let Some(first_entry) = self.entry_at(first_usable.max(self.layout.usable(self.first))) else {
+            output.fill(0);
+            return;
+        };
+        if let Some(Entry { at, content: Content::Nothing, .. }) = self.entries.get(first_entry)
+            && *at <= first_usable
+        {
+            output.fill(0);
+            return;
+        }
+        let header_size = self.layout.header_size(page);
+        if at - page < header_size {
+            let header = self.page_header(page, first_usable, first_entry).encode();
+            let skipped = usize::try_from(at - page).unwrap_or(usize::MAX);
+            let header = header.get(skipped..).unwrap_or_default();
+            let length = header.len().min(output.len());
+            output[..length].copy_from_slice(&header[..length]);
+            output = &mut output[length..];
+        }
+        let mut usable = self.layout.usable(at);
+        let mut index = self.entry_at(usable).unwrap_or(self.entries.len());
+        while let Some(entry) = self.entries.get(index)
+            && !output.is_empty()
+        {
+            let room = usize::try_from(entry.end - usable).unwrap_or(usize::MAX).min(output.len());
+            let (part, after) = std::mem::take(&mut output).split_at_mut(room);
+            self.read_entry(entry, usable, part);
+            usable += room as u64;
+            output = after;
+            index += 1;
+        }
+        output.fill(0);
+    }
+
+    /// The entry that holds a usable byte.
+    fn entry_at(&self, usable: u64) -> Option<usize> {
+        let index = self.entries.partition_point(|entry| entry.end <= usable);
+        self.entries.get(index).filter(|entry| entry.at <= usable).map(|_| index)
+    }
+
+    fn page_header(&self, page: Lsn, first_usable: u64, entry: usize) -> WalPageHeader {
+        let WalLogConfig { version, system_identifier, timeline, segment_size, .. } = self.config;
+        let changes = self.removable.partition_point(|change| change.0 <= first_usable);
+        let removable = changes.checked_sub(1).and_then(|last| self.removable.get(last)).is_none_or(|change| change.1);
+        let remaining = self.entries.get(entry).map_or(0, |entry| self.remaining(entry, first_usable));
+        let continues = if remaining > 0 { FIRST_IS_CONTRECORD } else { 0 };
+        WalPageHeader {
+            magic: version.wal_page_magic(),
+            info: continues | if removable { BKP_REMOVABLE } else { 0 },
+            timeline,
+            address: page,
+            remaining,
+            long: (segment_size.offset_of(page) == 0).then(|| LongHeader {
+                system_identifier,
+                segment_size: u32::try_from(segment_size.bytes()).unwrap_or(u32::MAX),
+                page_size: 8192,
+            }),
+        }
+    }
+
+    /// Bytes from `usable` on of a record that began before.
+    fn remaining(&self, entry: &Entry, usable: u64) -> u32 {
+        let into = usable.saturating_sub(entry.at);
+        let (length, into) = match &entry.content {
+            Content::Record(record) => (record.encode(self.config.version, 0, entry.prev).header().total_length, into),
+            Content::Noop { length, .. } => (filler::total_length(*length), into),
+            Content::Run => {
+                let into = into % filler::SIZE;
+                (filler::total_length(filler::length(self.config.seed, usable - into)), into)
+            }
+            Content::Nothing => (0, 0),
+        };
+        if into == 0 { 0 } else { u32::try_from(u64::from(length).saturating_sub(into)).unwrap_or(u32::MAX) }
+    }
+
+    /// Reads usable bytes of one entry, without page headers.
+    fn read_entry(&self, entry: &Entry, usable: u64, output: &mut [u8]) {
+        let skipped = usable - entry.at;
+        match &entry.content {
+            Content::Nothing => output.fill(0),
+            Content::Record(record) => {
+                let bytes = record.encode(self.config.version, 0, entry.prev).encode();
+                let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+                let bytes = bytes.get(skipped..).unwrap_or_default();
+                let length = bytes.len().min(output.len());
+                output[..length].copy_from_slice(&bytes[..length]);
+                output[length..].fill(0);
+            }
+            Content::Noop { length, body_crc } => {
+                let header = filler::header(entry.prev, *length).sealed(*body_crc);
+                filler::read(self.config.seed, entry.at, &header, *length, skipped, output);
+            }
+            Content::Run => self.read_run(entry, usable, output),
+        }
+    }
+
+    fn read_run(&self, entry: &Entry, mut usable: u64, mut output: &mut [u8]) {
+        let seed = self.config.seed;
+        while !output.is_empty() {
+            let into = (usable - entry.at) % filler::SIZE;
+            let at = usable - into;
+            let prev = if at == entry.at { entry.prev } else { self.layout.start(at - filler::SIZE) };
+            let length = filler::length(seed, at);
+            let mut header: RecordHeader = filler::header(prev, length);
+            if into < super::record::RECORD_HEADER_SIZE as u64 {
+                header = header.sealed(filler::body_crc(seed, at, length));
+            }
+            let room = usize::try_from(filler::SIZE - into).unwrap_or(usize::MAX).min(output.len());
+            let (part, after) = std::mem::take(&mut output).split_at_mut(room);
+            filler::read(seed, at, &header, length, into, part);
+            usable += room as u64;
+            output = after;
+        }
+    }
+}

@@ -1,1 +1,452 @@
-//! Being written.
+//! Verifies WAL as it arrives.
+//!
+//! [`WalReader`] takes bytes from the start of a segment on, in pieces of any size, and checks what a server checks when it
+//! replays: page headers, record lengths, links to the record before, CRCs. It holds no more than the header and, of small
+//! records, the body.
+
+mod error;
+#[cfg(test)]
+mod tests;
+
+use bytes::Buf;
+
+use crate::lsn::Lsn;
+use crate::timeline::{TimelineHistory, TimelineId};
+use crate::version::ServerVersion;
+use crate::wal_file::WalSegmentSize;
+
+use super::page::{
+    ALL_FLAGS, FIRST_IS_CONTRECORD, FIRST_IS_OVERWRITE_CONTRECORD, LONG_HEADER, LONG_HEADER_SIZE, Layout, LongHeader,
+    WAL_PAGE_SIZE, WalPageHeader,
+};
+use super::record::{
+    MAX_RECORD_SIZE, RECORD_ALIGNMENT, RECORD_HEADER_SIZE, RM_MAX_BUILTIN, RM_MIN_CUSTOM, RM_STANDBY, RM_XLOG, Record,
+    RecordHeader, XLogRecord, finish_crc, info,
+};
+
+pub use error::{WalError, WalProblem};
+
+/// Bodies of larger records are not kept, and their records are told as [`Record::Other`].
+const MAX_KEPT_BODY: u64 = 4096;
+
+/// Whose WAL is read, and from where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalReaderConfig {
+    /// The release that wrote it.
+    pub version: ServerVersion,
+    /// The cluster that wrote it; if it is not known, the first segment decides.
+    pub system_identifier: Option<u64>,
+    /// How often a long header comes.
+    pub segment_size: WalSegmentSize,
+    /// The timeline that is read.
+    pub timeline: TimelineId,
+    /// Its history: every page must be of the timeline that its first byte belongs to. Without a history pages of earlier
+    /// timelines are taken, too, as long as the numbers do not go down.
+    pub history: Option<TimelineHistory>,
+    /// The start of a segment. Any other position is rounded down to one.
+    pub start: Lsn,
+}
+
+/// A record that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadRecord {
+    /// Where it begins.
+    pub start: Lsn,
+    /// Where it ends, rounded up to a multiple of 8.
+    pub end: Lsn,
+    /// Its header.
+    pub header: RecordHeader,
+    /// What it means.
+    pub record: Record,
+}
+
+/// How WAL ended so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalTail {
+    /// Not at all: another record can follow.
+    Open,
+    /// Within a record or a page header.
+    Partial,
+    /// With a SWITCH; zero bytes follow to the end of the segment.
+    Switch,
+    /// With zero bytes where a record or a page should begin: nothing was written there.
+    Zero,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Before a record, or in the padding before it.
+    Between,
+    /// Within a record that began before the start; so many bytes are left.
+    Skipping(u64),
+    /// Within a record.
+    Record(Partial),
+    /// Behind the last record of a segment.
+    Empty { switched: bool },
+    /// Behind a segment that ended without a SWITCH.
+    Ended,
+}
+
+#[derive(Clone, Debug)]
+struct Partial {
+    start: Lsn,
+    head: [u8; RECORD_HEADER_SIZE],
+    /// Bytes taken, of header and body.
+    taken: u64,
+    /// Known once the first four bytes are.
+    total: Option<u32>,
+    body_crc: u32,
+    /// Of small records that may have a meaning.
+    body: Option<Vec<u8>>,
+}
+
+impl Partial {
+    fn left(&self) -> u64 {
+        u64::from(self.total.unwrap_or(u32::MAX)).saturating_sub(self.taken)
+    }
+}
+
+/// A push parser for WAL.
+#[derive(Clone, Debug)]
+pub struct WalReader {
+    config: WalReaderConfig,
+    layout: Layout,
+    /// The next byte expected.
+    position: Lsn,
+    /// The header of the page that `position` is on, as far as it came.
+    page_header: Vec<u8>,
+    phase: Phase,
+    valid_to: Lsn,
+    last_record: Option<Lsn>,
+    latest_timeline: TimelineId,
+    tail: WalTail,
+    records: u64,
+    failure: Option<WalError>,
+}
+
+impl WalReader {
+    /// A reader that expects the first byte of the segment that holds `config.start`.
+    pub fn new(config: WalReaderConfig) -> Self {
+        let start = config.segment_size.round_down(config.start);
+        Self {
+            layout: Layout(config.segment_size),
+            position: start,
+            page_header: Vec::with_capacity(LONG_HEADER_SIZE),
+            phase: Phase::Between,
+            valid_to: start,
+            last_record: None,
+            latest_timeline: TimelineId(0),
+            tail: WalTail::Open,
+            records: 0,
+            failure: None,
+            config: WalReaderConfig { start, ..config },
+        }
+    }
+
+    /// The next byte expected: the start, plus what was pushed.
+    pub fn position(&self) -> Lsn {
+        self.position
+    }
+
+    /// The end of the last whole and valid record, rounded up to a multiple of 8; the end of a segment that a SWITCH left
+    /// empty. A record that began before the start counts as valid, as nothing can be said against it.
+    pub fn valid_to(&self) -> Lsn {
+        self.valid_to
+    }
+
+    /// Where the last valid record begins.
+    pub fn last_record(&self) -> Option<Lsn> {
+        self.last_record
+    }
+
+    /// Valid records so far.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// The cluster that wrote the WAL, once it is known.
+    pub fn system_identifier(&self) -> Option<u64> {
+        self.config.system_identifier
+    }
+
+    /// How WAL ended so far.
+    pub fn tail(&self) -> WalTail {
+        match self.phase {
+            Phase::Record(_) | Phase::Skipping(_) => WalTail::Partial,
+            Phase::Between if self.position.0 % WAL_PAGE_SIZE != 0 && !self.header_complete() => WalTail::Partial,
+            Phase::Between | Phase::Empty { .. } | Phase::Ended => self.tail,
+        }
+    }
+
+    /// Takes the next bytes. After an error every call returns the same error.
+    pub fn push(&mut self, data: &[u8]) -> Result<(), WalError> {
+        self.push_with(data, |_| {})
+    }
+
+    /// Takes the next bytes and tells every record that they complete.
+    pub fn push_with(&mut self, data: &[u8], mut on_record: impl FnMut(ReadRecord)) -> Result<(), WalError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let mut rest = data;
+        while !rest.is_empty() {
+            let taken = self.step(rest, &mut on_record).inspect_err(|error| self.failure = Some(error.clone()))?;
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Tells that nothing follows: an error if a record was begun and not finished.
+    pub fn finish(&self) -> Result<(), WalError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        match &self.phase {
+            Phase::Record(partial) => Err(WalError { at: partial.start, problem: WalProblem::Truncated }),
+            Phase::Skipping(_) => Err(WalError { at: self.config.start, problem: WalProblem::Truncated }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes some of `data`, which is not empty: at least one byte, none beyond the page.
+    fn step(&mut self, data: &[u8], on_record: &mut impl FnMut(ReadRecord)) -> Result<usize, WalError> {
+        let page = self.position.align_down(WAL_PAGE_SIZE);
+        let page_left = page + WAL_PAGE_SIZE - self.position;
+        let data = data.get(..bounded(page_left, data.len())).unwrap_or_default();
+        match self.phase {
+            Phase::Empty { switched } => return self.empty(data, switched),
+            Phase::Ended => return Err(WalError { at: self.valid_to, problem: WalProblem::Hole }),
+            Phase::Between | Phase::Skipping(_) | Phase::Record(_) => {}
+        }
+        if self.position == page {
+            self.page_header.clear();
+        }
+        if !self.header_complete() {
+            let missing = self.layout.header_size(page) - (self.position - page);
+            let part = data.get(..bounded(missing, data.len())).unwrap_or_default();
+            self.page_header.extend_from_slice(part);
+            self.position = self.position + part.len() as u64;
+            if self.header_complete() {
+                self.begin_page(page)?;
+            }
+            return Ok(part.len());
+        }
+        let taken = match &mut self.phase {
+            Phase::Skipping(left) => {
+                let part = bounded(*left, data.len());
+                *left -= part as u64;
+                if *left == 0 {
+                    self.phase = Phase::Between;
+                    self.valid_to = (self.position + part as u64).align_up(RECORD_ALIGNMENT);
+                }
+                part
+            }
+            Phase::Record(_) => return self.record(data, on_record),
+            _ => {
+                let padding = self.position.align_up(RECORD_ALIGNMENT) - self.position;
+                if padding == 0 {
+                    self.phase = Phase::Record(Partial {
+                        start: self.position,
+                        head: [0; RECORD_HEADER_SIZE],
+                        taken: 0,
+                        total: None,
+                        body_crc: 0,
+                        body: None,
+                    });
+                    return self.record(data, on_record);
+                }
+                bounded(padding, data.len())
+            }
+        };
+        self.position = self.position + taken as u64;
+        Ok(taken)
+    }
+
+    fn header_complete(&self) -> bool {
+        let page = self.position.align_down(WAL_PAGE_SIZE);
+        self.position > page && self.page_header.len() as u64 == self.layout.header_size(page)
+    }
+
+    /// What follows the last record of a segment.
+    fn empty(&mut self, data: &[u8], switched: bool) -> Result<usize, WalError> {
+        if let Some(offset) = data.iter().position(|&byte| byte != 0) {
+            return Err(WalError { at: self.position + offset as u64, problem: WalProblem::NotEmpty });
+        }
+        self.position = self.position + data.len() as u64;
+        if self.config.segment_size.offset_of(self.position) == 0 {
+            self.phase = if switched { Phase::Between } else { Phase::Ended };
+            if switched {
+                self.valid_to = self.position;
+            }
+        }
+        Ok(data.len())
+    }
+
+    /// Checks a page header, as `XLogReaderValidatePageHeader` and `XLogDecodeNextRecord` do.
+    fn begin_page(&mut self, page: Lsn) -> Result<(), WalError> {
+        let fail = |problem| Err(WalError { at: page, problem });
+        if matches!(self.phase, Phase::Between) && self.page_header.iter().all(|&byte| byte == 0) {
+            self.phase = Phase::Empty { switched: false };
+            self.tail = WalTail::Zero;
+            return Ok(());
+        }
+        let starts_segment = self.config.segment_size.offset_of(page) == 0;
+        let field = |at| self.page_header.get(at..at + 2).map_or(0, |mut bits| bits.get_u16_le());
+        let (magic, info) = (field(0), field(2));
+        if magic != self.config.version.wal_page_magic() {
+            return fail(WalProblem::Magic(magic));
+        }
+        if info & !ALL_FLAGS != 0 || (info & LONG_HEADER != 0) != starts_segment {
+            return fail(WalProblem::InfoBits(info));
+        }
+        let Some(header) = WalPageHeader::decode(&self.page_header) else {
+            return fail(WalProblem::InfoBits(info));
+        };
+        if let Some(LongHeader { system_identifier, segment_size, page_size }) = header.long {
+            let expected = *self.config.system_identifier.get_or_insert(system_identifier);
+            if expected != system_identifier {
+                return fail(WalProblem::SystemIdentifier { expected, got: system_identifier });
+            }
+            if u64::from(segment_size) != self.config.segment_size.bytes() {
+                return fail(WalProblem::SegmentSize(segment_size));
+            }
+            if u64::from(page_size) != WAL_PAGE_SIZE {
+                return fail(WalProblem::PageSize(page_size));
+            }
+        }
+        if header.address != page {
+            return fail(WalProblem::PageAddress(header.address));
+        }
+        self.check_timeline(page, header.timeline)?;
+        self.check_continuation(page, &header)
+    }
+
+    fn check_timeline(&mut self, page: Lsn, got: TimelineId) -> Result<(), WalError> {
+        let fail = |expected| Err(WalError { at: page, problem: WalProblem::Timeline { expected, got } });
+        if let Some(history) = &self.config.history {
+            let ancestor = history.switches.iter().find(|switch| switch.at > page).map(|switch| switch.parent);
+            let expected = ancestor.unwrap_or(self.config.timeline);
+            if got != expected {
+                return fail(expected);
+            }
+        } else if got < self.latest_timeline {
+            return fail(self.latest_timeline);
+        } else if got > self.config.timeline {
+            return fail(self.config.timeline);
+        }
+        self.latest_timeline = got;
+        Ok(())
+    }
+
+    fn check_continuation(&mut self, page: Lsn, header: &WalPageHeader) -> Result<(), WalError> {
+        let fail = |problem| Err(WalError { at: page, problem });
+        let continues = header.info & FIRST_IS_CONTRECORD != 0;
+        let got = header.remaining;
+        let expected = match &self.phase {
+            Phase::Record(partial) => partial.left(),
+            Phase::Skipping(left) => *left,
+            _ => 0,
+        };
+        if expected > 0 && header.info & FIRST_IS_OVERWRITE_CONTRECORD != 0 {
+            self.phase = Phase::Between;
+        } else if expected > 0 && !continues {
+            return fail(WalProblem::NoContrecord);
+        } else if expected == 0 && page == self.config.start && continues && got > 0 {
+            self.phase = Phase::Skipping(got.into());
+        } else if u64::from(got) != expected || continues != (expected > 0) {
+            return fail(WalProblem::ContrecordLength { expected, got });
+        }
+        Ok(())
+    }
+
+    /// Takes bytes of a record.
+    fn record(&mut self, data: &[u8], on_record: &mut impl FnMut(ReadRecord)) -> Result<usize, WalError> {
+        let Phase::Record(partial) = &mut self.phase else { return Ok(0) };
+        let at = partial.start;
+        let fail = |problem| Err(WalError { at, problem });
+        // The length first: it is never cut, and without it nothing else has a meaning.
+        let have = usize::try_from(partial.taken).unwrap_or(usize::MAX);
+        let until = if have < 4 { 4 } else { RECORD_HEADER_SIZE };
+        if let Some(room) = partial.head.get_mut(have..until).filter(|room| !room.is_empty()) {
+            let part = room.len().min(data.len());
+            room.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+            partial.taken += part as u64;
+            self.position = self.position + part as u64;
+            if part < until - have {
+                return Ok(part);
+            }
+            let header = RecordHeader::decode(&partial.head);
+            if until == 4 {
+                if header.total_length == 0 {
+                    self.phase = Phase::Empty { switched: false };
+                    self.tail = WalTail::Zero;
+                } else if !(RECORD_HEADER_SIZE as u64..=MAX_RECORD_SIZE.into()).contains(&header.total_length.into()) {
+                    return fail(WalProblem::RecordLength(header.total_length));
+                } else {
+                    partial.total = Some(header.total_length);
+                }
+                return Ok(part);
+            }
+            let manager = header.resource_manager;
+            let custom = manager >= RM_MIN_CUSTOM && self.config.version.has_custom_resource_managers();
+            if manager > RM_MAX_BUILTIN && !custom {
+                return fail(WalProblem::ResourceManager(manager));
+            }
+            if self.last_record.map_or(header.prev >= at, |last| header.prev != last) {
+                return fail(WalProblem::PrevLink(header.prev));
+            }
+            let meaningful = matches!(manager, RM_XLOG | RM_STANDBY)
+                && (manager, header.info & info::MASK) != (RM_XLOG, info::NOOP)
+                && partial.left() <= MAX_KEPT_BODY;
+            partial.body = meaningful.then(Vec::new);
+            if partial.left() == 0 {
+                self.complete(on_record)?;
+            }
+            return Ok(part);
+        }
+        let part = data.get(..bounded(partial.left(), data.len())).unwrap_or_default();
+        partial.taken += part.len() as u64;
+        partial.body_crc = crc32c::crc32c_append(partial.body_crc, part);
+        if let Some(body) = &mut partial.body {
+            body.extend_from_slice(part);
+        }
+        self.position = self.position + part.len() as u64;
+        if partial.left() == 0 {
+            self.complete(on_record)?;
+        }
+        Ok(part.len())
+    }
+
+    /// A record's last byte was taken.
+    fn complete(&mut self, on_record: &mut impl FnMut(ReadRecord)) -> Result<(), WalError> {
+        let Phase::Record(partial) = std::mem::replace(&mut self.phase, Phase::Between) else { return Ok(()) };
+        let start = partial.start;
+        let header = RecordHeader::decode(&partial.head);
+        let RecordHeader { xid, prev, info, resource_manager, .. } = header;
+        if finish_crc(partial.body_crc, &partial.head) != header.crc {
+            return Err(WalError { at: start, problem: WalProblem::Crc });
+        }
+        let record = match partial.body {
+            Some(body) => Record::decode(self.config.version, &XLogRecord { xid, prev, info, resource_manager, body })
+                .map_err(|error| WalError { at: start, problem: WalProblem::Record(error) })?,
+            None => Record::Other { resource_manager, info },
+        };
+        self.records += 1;
+        self.last_record = Some(start);
+        self.valid_to = self.position.align_up(RECORD_ALIGNMENT);
+        self.tail = WalTail::Open;
+        if header.is_switch() {
+            self.tail = WalTail::Switch;
+            if self.config.segment_size.offset_of(self.position) != 0 {
+                self.phase = Phase::Empty { switched: true };
+            }
+        }
+        on_record(ReadRecord { start, end: self.valid_to, header, record });
+        Ok(())
+    }
+}
+
+/// The smaller of a count of bytes and what there is.
+fn bounded(wanted: u64, there: usize) -> usize {
+    usize::try_from(wanted).unwrap_or(usize::MAX).min(there)
+}
