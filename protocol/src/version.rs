@@ -195,6 +195,21 @@ impl ServerVersion {
         self >= Self::V17
     }
 
+    /// Whether a standby serves base backups.
+    pub fn has_backup_from_standby(self) -> bool {
+        self >= Self::V9_2
+    }
+
+    /// Whether `initdb` knows `--wal-segsize`.
+    pub fn has_segment_size_option(self) -> bool {
+        self >= Self::V11
+    }
+
+    /// Whether passwords can be checked with SCRAM-SHA-256.
+    pub fn has_scram(self) -> bool {
+        self >= Self::V10
+    }
+
     /// Whether the walsender knows SHOW.
     pub fn has_show(self) -> bool {
         self >= Self::V10

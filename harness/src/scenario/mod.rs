@@ -1,11 +1,20 @@
 //! Scenario files: one file is one story, named by its path.
 //!
 //! `scenarios/crash/mid-tablespace.toml` is the scenario `crash/mid-tablespace`. Reading one goes through these steps:
-//! the text becomes a document that knows the position of everything in it; `[matrix]` makes one document for each
-//! combination; every document becomes a [`model::Scenario`], whose sense is then checked.
+//! the text becomes a [`document`] that knows the position of everything in it; [`matrix`] makes one document for each
+//! combination; [`sweep`] takes `when.every` out; the document becomes a [`model::Scenario`]; and `validate` checks its
+//! sense. [`select`] finds the files that were asked for.
 
+pub mod document;
+pub mod explain;
+pub mod load;
+pub mod matrix;
 pub mod model;
-mod standin;
+pub mod schema;
+pub mod select;
+pub mod standin;
+pub mod sweep;
+mod validate;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,10 +29,56 @@ pub struct Case {
     pub id: String,
     /// The scenario file, as it was found.
     pub path: PathBuf,
-    /// What the file says, the combination applied.
+    /// What the file says, the combination applied, and the step if there is one.
     pub scenario: Arc<Scenario>,
     /// The combination: keys and values as in the id, in the order of the file.
     pub combination: Vec<(String, String)>,
-    /// Which step of the sweep, from 1. A case whose scenario sweeps but that has no step stands for all steps.
+    /// Which step of the sweep: the number of a unit, from 1. A case whose scenario sweeps but that has no step stands for
+    /// all steps.
     pub step: Option<u64>,
 }
+
+impl Case {
+    /// The id of the scenario, without combination and step.
+    pub fn scenario_id(&self) -> &str {
+        self.id.split('[').next().unwrap_or_default()
+    }
+
+    /// The case at one step of its sweep, or nothing if it does not sweep or has a step already.
+    #[must_use]
+    pub fn at_step(&self, step: u64) -> Option<Self> {
+        let sweep = self.scenario.sweep.as_ref().filter(|_| self.step.is_none() && step > 0)?;
+        let mut scenario = Scenario::clone(&self.scenario);
+        scenario.faults.get_mut(sweep.fault)?.when = sweep.every.point(step);
+        let id = format!("{}[{step}]", self.id);
+        Some(Self { id, scenario: Arc::new(scenario), step: Some(step), ..self.clone() })
+    }
+
+    /// The case without the fault that is swept: the recording run that counts the steps.
+    #[must_use]
+    pub fn recording(&self) -> Option<Self> {
+        let sweep = self.scenario.sweep.as_ref()?;
+        let mut scenario = Scenario::clone(&self.scenario);
+        if sweep.fault < scenario.faults.len() {
+            scenario.faults.remove(sweep.fault);
+        }
+        scenario.sweep = None;
+        Some(Self { scenario: Arc::new(scenario), ..self.clone() })
+    }
+
+    /// Whether the case stands for all steps of a sweep.
+    pub fn is_unswept(&self) -> bool {
+        self.scenario.sweep.is_some() && self.step.is_none()
+    }
+
+    /// The seed of everything random in the case: `chosen`, or the scenario's, or one made from the scenario's id.
+    pub fn seed(&self, chosen: Option<u64>) -> u64 {
+        // FNV-1a: any fixed function would do, as long as it never changes.
+        let hash = |seed: u64, byte: u8| (seed ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+        let of_id = || self.scenario_id().bytes().fold(0xCBF2_9CE4_8422_2325, hash);
+        chosen.or(self.scenario.seed).unwrap_or_else(of_id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

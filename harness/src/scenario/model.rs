@@ -7,15 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::time::Duration;
 
+pub use backstop_mock::config::{Auth, Role, Source};
+use backstop_mock::units::{ByteRate, ByteSize, Span};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::version::ServerVersion;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::standin::{ByteRate, ByteSize, Fault, Point, Span};
+use super::standin::{Fault, Point};
+use super::sweep::Sweep;
 
 /// The name of the client that a scenario has if it says nothing else.
 pub const DEFAULT_CLIENT: &str = "backup";
@@ -49,6 +52,10 @@ pub struct Scenario {
     /// What must come of it, by client name, and for the server under `server`.
     #[serde(default)]
     pub expect: Expect,
+    /// The fault that makes this a sweep: `when.every`. The loader takes it out of the faults, where the point of its
+    /// first step stands for it.
+    #[serde(skip)]
+    pub sweep: Option<Sweep>,
 }
 
 fn default_clients() -> Vec<Client> {
@@ -93,39 +100,13 @@ impl Default for Server {
             role: Role::Primary,
             timeline: 1,
             checksums: true,
-            wal_segment_size: ByteSize::mib(16),
+            wal_segment_size: ByteSize(16 << 20),
             max_wal_senders: 10,
             auth: Auth::Trust,
             tls: false,
             settings: BTreeMap::new(),
         }
     }
-}
-
-/// Whether a server is a primary or a standby.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// It accepts writes.
-    #[default]
-    Primary,
-    /// It is in recovery and follows a primary.
-    Standby,
-}
-
-/// How clients authenticate: the methods of `pg_hba.conf`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Auth {
-    /// Without a password.
-    #[default]
-    Trust,
-    /// With a password in clear text.
-    Password,
-    /// With an MD5 hash.
-    Md5,
-    /// With SCRAM-SHA-256.
-    ScramSha256,
 }
 
 /// What the server has.
@@ -150,23 +131,12 @@ impl Default for Cluster {
     fn default() -> Self {
         Self {
             source: Source::Synthetic,
-            size: ByteSize::mib(8),
+            size: ByteSize(8 << 20),
             wal_start: None,
-            wal_rate: ByteRate::zero(),
+            wal_rate: ByteRate(0),
             tablespaces: Vec::new(),
         }
     }
-}
-
-/// Where the files of a cluster come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// They are computed from the seed.
-    #[default]
-    Synthetic,
-    /// They are those of a real data directory.
-    Directory(PathBuf),
 }
 
 /// A tablespace.
@@ -183,7 +153,7 @@ pub struct Tablespace {
 }
 
 fn default_tablespace_size() -> ByteSize {
-    ByteSize::mib(1)
+    ByteSize(1 << 20)
 }
 
 /// A client under test: what it is to do. How a given tool is told to do it is up to its adapter.
@@ -239,7 +209,7 @@ impl Default for Client {
             compress: None,
             incremental_from: None,
             endpos: None,
-            timeout: Span::seconds(60),
+            timeout: Span(Duration::from_secs(60)),
             starts: None,
         }
     }
