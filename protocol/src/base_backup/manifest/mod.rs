@@ -62,7 +62,8 @@ impl Manifest {
     /// Reads a manifest of version 1 or 2 and checks its own checksum, which covers everything before the last line.
     ///
     /// As strict as `parse_manifest.c` of 18, with its texts: the version comes first, the checksum last; unknown fields are
-    /// refused, missing sections are not. Stricter in one thing: numbers are plain digits. A path must not occur twice.
+    /// refused, missing sections are not; no path may occur twice. Stricter in one thing: numbers and WAL positions end where
+    /// their digits end.
     ///
     /// # Errors
     /// The first problem, in the order in which `pg_verifybackup` meets them.

@@ -4,12 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The first lines that a server of 18 sent, and of 13 with another backup's last lines.
+/// The first lines that a server of 18 sent without checksums.
 const HEAD_18: &str = r#"{ "PostgreSQL-Backup-Manifest-Version": 2,
 "System-Identifier": 7710435984632930204,
 "Files": [
 { "Path": "pg_tblspc/16391/PG_18_202506291/5/16395_fsm", "Size": 24576, "Last-Modified": "2026-11-21 01:49:33 GMT" },
 "#;
+/// Lines that a server of 13 sent; the hexadecimal path and the second timeline are made up.
 const WHOLE_13: &str = r#"{ "PostgreSQL-Backup-Manifest-Version": 1,
 "Files": [
 { "Path": "pg_tblspc/16391/PG_13_202007201/13383/16395_fsm", "Size": 24576, "Last-Modified": "2026-11-21 01:47:12 GMT", "Checksum-Algorithm": "SHA256", "Checksum": "b2a4f09348d243465d2c9f21e9945375e0c09b4f20d9dd8e599d179ec6e2fda0" },
@@ -157,6 +158,7 @@ fn refuses_with_postgresqls_texts() {
         range("\"Start-LSN\": \"0/0\", \"End-LSN\": \"0/0\""),
         range("\"Timeline\": \"x\", \"Start-LSN\": \"0/0\", \"End-LSN\": \"0/0\""),
         range("\"Timeline\": 4294967296, \"Start-LSN\": \"0/0\", \"End-LSN\": \"0/0\""),
+        range("\"Timeline\": 1, \"Start-LSN\": \"0/0x\", \"End-LSN\": \"0/0\""),
         range("\"Timeline\": 1, \"Start-LSN\": \"oops\", \"End-LSN\": \"0/0\""),
         range("\"Timeline\": 1, \"Start-LSN\": \"0/0\", \"End-LSN\": \"oops\""),
         top("\"Manifest-Checksum\": \"00\", \"Files\": []"),
@@ -165,8 +167,8 @@ fn refuses_with_postgresqls_texts() {
         top("\n\"Manifest-Checksum\": \"00\""),
         top("\n\"Manifest-Checksum\": \"00\"") + "\n ",
         top("\n\"Manifest-Checksum\": \"00\"") + "\n",
-        top("\n\"Manifest-Checksum\": \"").replace("\"}", &format!("{}\"}}\n", "g".repeat(64))),
-        top("\n\"Manifest-Checksum\": \"").replace("\"}", &format!("{}\"}}\n", "0".repeat(64))),
+        top(&format!("\n\"Manifest-Checksum\": \"{}\"", "g".repeat(64))) + "\n",
+        top(&format!("\n\"Manifest-Checksum\": \"{}\"", "0".repeat(64))) + "\n",
         whole.replace("8192", "8193"),
         whole.replace("\"}\n", "\"}\n{}"),
         String::new(),
@@ -215,6 +217,7 @@ fn refuses_with_postgresqls_texts() {
     could not parse backup manifest: timeline is not an integer
     could not parse backup manifest: timeline is not an integer
     could not parse backup manifest: could not parse start LSN
+    could not parse backup manifest: could not parse start LSN
     could not parse backup manifest: could not parse end LSN
     could not parse backup manifest: unexpected object field
     could not parse backup manifest: expected at least 2 lines
@@ -222,8 +225,8 @@ fn refuses_with_postgresqls_texts() {
     could not parse backup manifest: expected at least 2 lines
     could not parse backup manifest: last line not newline-terminated
     invalid manifest checksum: "00"
-    could not parse backup manifest: Token "gggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggg" is invalid.
-    could not parse backup manifest: Token "0000000000000000000000000000000000000000000000000000000000000000" is invalid.
+    invalid manifest checksum: "gggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggg"
+    manifest checksum mismatch
     manifest checksum mismatch
     could not parse backup manifest: Expected end of input, but found "{".
     could not parse backup manifest: The input string ended unexpectedly.
