@@ -92,7 +92,7 @@ pub enum WalLogError {
 pub enum RecordPlan {
     /// A record by its meaning.
     Record(Record),
-    /// A NOOP with so many seeded bytes, at most 1 GiB, of which none are kept.
+    /// A NOOP with so many seeded bytes, at most 512 MiB, of which none are kept.
     Noop(u32),
 }
 

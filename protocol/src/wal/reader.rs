@@ -3,6 +3,10 @@
 //! [`WalReader`] takes bytes from the start of a segment on, in pieces of any size, and checks what a server checks when it
 //! replays: page headers, record lengths, links to the record before, CRCs. It holds no more than the header and, of small
 //! records, the body.
+//!
+//! In what a server streams, an error is an error. In a segment file of `pg_wal` that has been recycled, it is how WAL ends:
+//! what follows is left from an earlier life of the file. Whoever reads such files compares
+//! [`valid_to`](WalReader::valid_to) with the position that has to be reached.
 
 mod error;
 mod pages;
