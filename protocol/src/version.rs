@@ -364,6 +364,111 @@ impl ServerVersion {
         self >= Self::V12
     }
 
+    /// The settings that are reported to a client at start-up, in the order of the messages: by name up to 15, in the order of
+    /// a hash table since.
+    pub fn reported_settings(self) -> &'static [&'static str] {
+        match self {
+            Self::V16 | Self::V17 => &[
+                "in_hot_standby",
+                "integer_datetimes",
+                "TimeZone",
+                "IntervalStyle",
+                "is_superuser",
+                "application_name",
+                "default_transaction_read_only",
+                "scram_iterations",
+                "DateStyle",
+                "standard_conforming_strings",
+                "session_authorization",
+                "client_encoding",
+                "server_version",
+                "server_encoding",
+            ],
+            Self::V18 => &[
+                "in_hot_standby",
+                "integer_datetimes",
+                "TimeZone",
+                "IntervalStyle",
+                "search_path",
+                "is_superuser",
+                "application_name",
+                "default_transaction_read_only",
+                "scram_iterations",
+                "DateStyle",
+                "standard_conforming_strings",
+                "session_authorization",
+                "client_encoding",
+                "server_version",
+                "server_encoding",
+            ],
+            Self::V14 | Self::V15 => &[
+                "application_name",
+                "client_encoding",
+                "DateStyle",
+                "default_transaction_read_only",
+                "in_hot_standby",
+                "integer_datetimes",
+                "IntervalStyle",
+                "is_superuser",
+                "server_encoding",
+                "server_version",
+                "session_authorization",
+                "standard_conforming_strings",
+                "TimeZone",
+            ],
+            _ => &[
+                "application_name",
+                "client_encoding",
+                "DateStyle",
+                "integer_datetimes",
+                "IntervalStyle",
+                "is_superuser",
+                "server_encoding",
+                "server_version",
+                "session_authorization",
+                "standard_conforming_strings",
+                "TimeZone",
+            ],
+        }
+    }
+
+    /// The protocol versions that the server names when it is asked for another: `3.0 to 3.2`.
+    pub fn supported_protocols(self) -> String {
+        let oldest = if self >= Self::V14 { "3.0" } else { "2.0" };
+        format!("{oldest} to 3.{}", self.newest_protocol_minor())
+    }
+
+    /// Whether result sets of replication commands are described with the true lengths of their types and without type
+    /// modifiers, and the timeline of IDENTIFY_SYSTEM is an int8 (16).
+    pub fn describes_rows_precisely(self) -> bool {
+        self >= Self::V16
+    }
+
+    /// Whether the content column of TIMELINE_HISTORY is text; bytea before 14.
+    pub fn history_is_text(self) -> bool {
+        self >= Self::V14
+    }
+
+    /// Whether DROP_REPLICATION_SLOT sends a CommandComplete of its own before the one of every command (up to 12).
+    pub fn completes_drop_slot_twice(self) -> bool {
+        self < Self::V13
+    }
+
+    /// Whether a walsender that has sent everything before a shutdown asks its client to confirm (17).
+    pub fn requests_reply_at_shutdown(self) -> bool {
+        self >= Self::V17
+    }
+
+    /// The SQLSTATE of `file name too long for tar format`.
+    pub fn name_too_long_for_tar_code(self) -> &'static str {
+        if self >= Self::V18 { "54000" } else { "XX000" }
+    }
+
+    /// The largest piece of the manifest in one message.
+    pub fn manifest_piece(self) -> usize {
+        if self.has_archive_stream() { 32768 } else { 8192 }
+    }
+
     /// The newest protocol minor version that the server speaks: 3.2 since 18.
     pub fn newest_protocol_minor(self) -> u32 {
         if self >= Self::V18 { 2 } else { 0 }
