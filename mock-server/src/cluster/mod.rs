@@ -243,8 +243,9 @@ impl Cluster {
     /// Waits until WAL has been flushed beyond `position`, and returns the flush position.
     pub async fn flushed_beyond(&self, position: Lsn) -> Lsn {
         let mut receiver = self.inner.flushed.subscribe();
-        match receiver.wait_for(|flushed| *flushed > position).await {
-            Ok(flushed) => *flushed,
+        let grown = receiver.wait_for(|flushed| *flushed > position).await.map(|flushed| *flushed);
+        match grown {
+            Ok(flushed) => flushed,
             // Cannot happen: the sender lives as long as the cluster.
             Err(_) => std::future::pending().await,
         }
