@@ -1,0 +1,169 @@
+//! The connections that a server can have: TCP, Unix sockets, and memory.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+/// Bytes that an in-memory connection holds in each direction before the writer must wait.
+const MEMORY_BUFFER: usize = 64 << 10;
+
+/// One end of an in-memory connection.
+///
+/// Dropping an end is an orderly close: the peer reads what was written and then the end of the stream. A [reset](Self::reset)
+/// is not: the peer reads what was written and then [`io::ErrorKind::ConnectionReset`], as with a TCP connection whose peer
+/// sent RST.
+#[derive(Debug)]
+pub struct MemoryStream {
+    inner: DuplexStream,
+    /// One flag for each direction of view: set by an end that resets, seen by the other.
+    reset_by_me: Arc<AtomicBool>,
+    reset_by_peer: Arc<AtomicBool>,
+}
+
+impl MemoryStream {
+    /// Two connected ends.
+    pub fn pair() -> (Self, Self) {
+        let (left, right) = tokio::io::duplex(MEMORY_BUFFER);
+        let (left_flag, right_flag) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        (
+            Self { inner: left, reset_by_me: left_flag.clone(), reset_by_peer: right_flag.clone() },
+            Self { inner: right, reset_by_me: right_flag, reset_by_peer: left_flag },
+        )
+    }
+
+    /// Ends the connection as a reset.
+    pub fn reset(self) {
+        self.reset_by_me.store(true, Ordering::SeqCst);
+    }
+
+    fn peer_error(&self) -> Option<io::Error> {
+        self.reset_by_peer.load(Ordering::SeqCst).then(|| io::ErrorKind::ConnectionReset.into())
+    }
+}
+
+impl AsyncRead for MemoryStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let at_end = matches!(polled, Poll::Ready(Ok(()))) && buf.filled().len() == before && buf.remaining() > 0;
+        match self.peer_error() {
+            Some(error) if at_end => Poll::Ready(Err(error)),
+            _ => polled,
+        }
+    }
+}
+
+impl AsyncWrite for MemoryStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.peer_error() {
+            Some(error) => Poll::Ready(Err(error)),
+            None => Pin::new(&mut self.inner).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// The server's end of a connection of any kind.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+    Memory(MemoryStream),
+}
+
+impl Stream {
+    /// Ends the connection so that the peer sees a reset where the transport has one. A Unix socket has none: it closes.
+    pub(crate) fn reset(self) {
+        match self {
+            // Without SO_LINGER 0 the kernel would send FIN. If it cannot be set, a close is the best there is.
+            Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            #[cfg(unix)]
+            Self::Unix(_) => {}
+            Self::Memory(stream) => stream.reset(),
+        }
+    }
+}
+
+macro_rules! each {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Self::Tcp($stream) => $call,
+            #[cfg(unix)]
+            Self::Unix($stream) => $call,
+            Self::Memory($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_close_is_an_end_of_stream() {
+        let (mut left, mut right) = MemoryStream::pair();
+        left.write_all(b"last words").await.unwrap();
+        drop(left);
+        let mut read = Vec::new();
+        right.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"last words");
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_an_error_after_what_was_written() {
+        let (mut left, mut right) = MemoryStream::pair();
+        left.write_all(b"last words").await.unwrap();
+        left.reset();
+        let mut read = Vec::new();
+        let error = right.read_to_end(&mut read).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(read, b"last words");
+        assert_eq!(right.write(b"x").await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_reset_wakes_a_waiting_reader() {
+        let (left, mut right) = MemoryStream::pair();
+        let reader = tokio::spawn(async move { right.read_u8().await.map_err(|error| error.kind()) });
+        tokio::task::yield_now().await;
+        left.reset();
+        assert_eq!(reader.await.unwrap(), Err(io::ErrorKind::ConnectionReset));
+    }
+}
