@@ -41,6 +41,8 @@ pub struct Config {
     pub wal_start: Option<Lsn>,
     /// How fast WAL grows, in bytes a second; 0: not by itself.
     pub wal_rate: u64,
+    /// What goes wrong, and where.
+    pub faults: Vec<crate::fault::Fault>,
     /// Decides contents, times and the system identifier.
     pub seed: u64,
 }
@@ -61,6 +63,7 @@ impl Default for Config {
             tablespaces: Vec::new(),
             wal_start: None,
             wal_rate: 0,
+            faults: Vec::new(),
             seed: 0,
         }
     }
