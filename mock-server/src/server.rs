@@ -1,0 +1,547 @@
+//! A server: its cluster, its faults, its sessions, and what it remembers of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backstop_protocol::base_backup::options::BaseBackupOptions;
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::timeline::TimelineId;
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use crate::clock::Clock;
+use crate::cluster::{Cluster, RunningBackup, SlotState, Tablespace};
+use crate::config::{Config, ConfigError};
+use crate::fault::{Action, Identity, Moment, Plan, ShutdownMode};
+use crate::random;
+use crate::session;
+use crate::transcript::{Direction, Event, Recorder, Said};
+use crate::transport::{MemoryStream, Stream};
+
+/// A walsender without PostgreSQL.
+///
+/// Cheap to clone. Its sessions are tasks on the runtime on which they were accepted; they end when the last clone is dropped.
+/// With in-memory connections on a paused clock, what it says is a function of its configuration and of what it is told.
+#[derive(Clone, Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    _end: Arc<EndOnDrop>,
+}
+
+/// What a server still holds: see [`Server::state`].
+#[derive(Clone, Debug)]
+pub struct ServerState {
+    /// Open connections.
+    pub sessions: usize,
+    /// Base backups that have begun and neither ended nor been aborted.
+    pub running_backups: usize,
+    /// Replication slots.
+    pub slots: Vec<SlotState>,
+    /// The oldest WAL that was not removed.
+    pub oldest_wal: Lsn,
+    /// Every command of every session, in the order in which they arrived.
+    pub commands: Vec<String>,
+}
+
+/// How a backup ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupOutcome {
+    /// Not yet.
+    Running,
+    /// Everything was written, the last ReadyForQuery included.
+    Complete,
+    /// It did not get there: the ERROR or FATAL, or what happened to the connection.
+    Failed(String),
+}
+
+/// A base backup that the server has given, or has tried to give.
+#[derive(Clone, Debug)]
+pub struct BackupRecord {
+    /// The connection's number, from 1.
+    pub session: u32,
+    /// The start position.
+    pub start: Lsn,
+    /// Its timeline.
+    pub start_timeline: TimelineId,
+    /// The end position, once the backup was stopped.
+    pub end: Option<Lsn>,
+    /// Its timeline.
+    pub end_timeline: Option<TimelineId>,
+    /// What was asked for.
+    pub options: BaseBackupOptions,
+    /// The content of `backup_label`.
+    pub label_text: String,
+    /// Without the base directory.
+    pub tablespaces: Vec<Tablespace>,
+    /// How it ended.
+    pub ended: BackupOutcome,
+    /// Whether the client ended the session with Terminate.
+    pub client_terminated: bool,
+}
+
+/// How many messages a session was sent: what a sweep over `message` points needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageCount {
+    /// The connection's number, from 1: `#1` as a point's `client`.
+    pub session: u32,
+    /// From the start-up packet.
+    pub application_name: Option<String>,
+    /// `backup` or `wal`, by the session's commands.
+    pub role: Option<&'static str>,
+    /// Messages after the ReadyForQuery that ended the session's start-up.
+    pub messages: u64,
+}
+
+impl Server {
+    /// A server as configured, with its faults armed.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        for (index, fault) in config.faults.iter().enumerate() {
+            let problem = |problem| ConfigError::invalid(format!("fault {}", index + 1), problem);
+            fault.validate().map_err(problem)?;
+        }
+        let cluster = Cluster::new(&config)?;
+        let shared = Arc::new(Shared {
+            clock: Clock::new(cluster.epoch()),
+            plan: Mutex::new(Plan::new(&config.faults)),
+            faultless: config.faults.is_empty(),
+            recorder: Mutex::default(),
+            book: Mutex::default(),
+            life: watch::Sender::new(Life::default()),
+            live: watch::Sender::new(0),
+            awake: AtomicBool::new(false),
+            cluster,
+            config,
+        });
+        Ok(Self { _end: Arc::new(EndOnDrop(shared.clone())), shared })
+    }
+
+    /// Opens an in-memory connection; its session runs on the current runtime.
+    pub fn connect(&self) -> MemoryStream {
+        let (ours, theirs) = MemoryStream::pair();
+        self.shared.accept(Stream::Memory(ours));
+        theirs
+    }
+
+    /// Listens on a TCP port; port 0 lets the kernel choose one.
+    pub fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
+        let failed = |error: io::Error| io::Error::new(error.kind(), format!("could not listen on {address}: {error}"));
+        let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        let socket = TcpListener::from_std(socket).map_err(failed)?;
+        Ok(Listener { shared: self.shared.clone(), socket: Socket::Tcp(socket) })
+    }
+
+    /// Listens on a Unix socket. The path must not exist.
+    #[cfg(unix)]
+    pub fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
+        let failed =
+            |error: io::Error| io::Error::new(error.kind(), format!("could not listen on {}: {error}", path.display()));
+        let socket = tokio::net::UnixListener::bind(path).map_err(failed)?;
+        Ok(Listener { shared: self.shared.clone(), socket: Socket::Unix(socket) })
+    }
+
+    /// What the server has.
+    pub fn cluster(&self) -> &Cluster {
+        &self.shared.cluster
+    }
+
+    /// The configuration it was made from.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Everything that was sent and received so far, in order.
+    pub fn transcript(&self) -> Vec<Event> {
+        lock(&self.shared.recorder).events()
+    }
+
+    /// What the server still holds.
+    pub fn state(&self) -> ServerState {
+        let book = self.shared.book();
+        let running = book.backups.iter().filter(|backup| backup.ended == BackupOutcome::Running).count();
+        ServerState {
+            sessions: book.sessions.len(),
+            running_backups: running + book.held_backups.len(),
+            slots: self.shared.cluster.slots(),
+            oldest_wal: self.shared.cluster.oldest_wal(),
+            commands: book.commands.clone(),
+        }
+    }
+
+    /// Every backup that was begun, in order.
+    pub fn backups(&self) -> Vec<BackupRecord> {
+        self.shared.book().backups.clone()
+    }
+
+    /// Indexes of the configuration's faults that have struck.
+    pub fn fired(&self) -> BTreeSet<usize> {
+        lock(&self.shared.plan).fired()
+    }
+
+    /// How many messages each session was sent, in the order of the connections.
+    pub fn message_counts(&self) -> Vec<MessageCount> {
+        let book = self.shared.book();
+        let mut counts = book.counts.clone();
+        counts.extend(book.sessions.values().map(|seat| seat.message_count()));
+        counts.sort_unstable_by_key(|count| count.session);
+        counts
+    }
+
+    /// Resolves when no session is left.
+    pub async fn idle(&self) {
+        let mut live = self.shared.live.subscribe();
+        // The sender lives as long as self.
+        let _ = live.wait_for(|sessions| *sessions == 0).await;
+    }
+}
+
+/// Accepts connections for a [`Server`].
+#[derive(Debug)]
+pub struct Listener {
+    shared: Arc<Shared>,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listener {
+    /// The address, with the port that the kernel chose. A Unix socket has none.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.local_addr(),
+            #[cfg(unix)]
+            Socket::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a Unix socket has no internet address")),
+        }
+    }
+
+    /// Serves until it is dropped. Ends only if the socket breaks.
+    pub async fn run(self) -> io::Result<()> {
+        loop {
+            let accepted = match &self.socket {
+                Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| {
+                    // A hint: without it the stream still works.
+                    let _ = stream.set_nodelay(true);
+                    Stream::Tcp(stream)
+                }),
+                #[cfg(unix)]
+                Socket::Unix(socket) => socket.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            };
+            match accepted {
+                Ok(stream) => self.shared.accept(stream),
+                // The peer went away before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Ends the sessions of a server when its last handle goes.
+#[derive(Debug)]
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        let mut book = self.0.book();
+        let tasks: Vec<_> = std::mem::take(&mut book.tasks).into_values().collect();
+        let background = std::mem::take(&mut book.background);
+        // Running backups are aborted by their drop, which takes the cluster's lock and not this one.
+        let held = std::mem::take(&mut book.held_backups);
+        drop(book);
+        drop(held);
+        for task in tasks.into_iter().chain(background) {
+            task.abort();
+        }
+    }
+}
+
+/// Whether the server runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) phase: Phase,
+    /// How often it crashed: a session that began before the last crash is over.
+    pub(crate) crashes: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    #[default]
+    Running,
+    Stopping(ShutdownMode),
+    /// After a crash, until recovery is done.
+    Recovering,
+}
+
+/// What another session, or the clock, does to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Terminate,
+    Close,
+    Reset,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) cluster: Cluster,
+    pub(crate) clock: Clock,
+    pub(crate) life: watch::Sender<Life>,
+    plan: Mutex<Plan>,
+    faultless: bool,
+    recorder: Mutex<Recorder>,
+    book: Mutex<Book>,
+    live: watch::Sender<usize>,
+    /// Whether the background tasks run.
+    awake: AtomicBool,
+}
+
+/// What the server remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    accepted: u32,
+    sessions: BTreeMap<u32, Arc<Seat>>,
+    tasks: BTreeMap<u32, AbortHandle>,
+    background: Vec<AbortHandle>,
+    pub(crate) backups: Vec<BackupRecord>,
+    pub(crate) commands: Vec<String>,
+    counts: Vec<MessageCount>,
+    held_backups: Vec<RunningBackup>,
+}
+
+/// A session as others see it.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) number: u32,
+    pub(crate) pid: i32,
+    /// 32 bytes; sessions before protocol 3.2 use the first four.
+    pub(crate) key: Bytes,
+    identity: Mutex<Identity>,
+    pub(crate) order: watch::Sender<Option<Order>>,
+    pub(crate) cancel: Notify,
+    /// Messages sent since start-up.
+    pub(crate) messages: AtomicU64,
+    /// Whether it streams WAL: it then ends a shutdown in its own way.
+    pub(crate) streams: AtomicBool,
+    /// Whether it counts against `max_wal_senders`.
+    pub(crate) is_walsender: AtomicBool,
+}
+
+impl Seat {
+    pub(crate) fn identity(&self) -> Identity {
+        lock(&self.identity).clone()
+    }
+
+    pub(crate) fn identify(&self, change: impl FnOnce(&mut Identity)) {
+        change(&mut lock(&self.identity));
+    }
+
+    fn message_count(&self) -> MessageCount {
+        let Identity { session, application_name, role } = self.identity();
+        let messages = self.messages.load(Ordering::SeqCst);
+        MessageCount { session, application_name, role: role.map(crate::fault::Role::name), messages }
+    }
+}
+
+/// A poisoned lock guards plain values that are whole between statements: they stay usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.book)
+    }
+
+    /// Begins a session on `stream`.
+    fn accept(self: &Arc<Self>, stream: Stream) {
+        self.wake();
+        let mut book = self.book();
+        book.accepted += 1;
+        let number = book.accepted;
+        let seat = Arc::new(Seat {
+            number,
+            pid: i32::try_from(number).map_or(i32::MAX, |number| number.saturating_add(random::FIRST_PID)),
+            key: random::bytes::<32>(self.config.seed, number, "cancel key").to_vec().into(),
+            identity: Mutex::new(Identity { session: number, ..Identity::default() }),
+            order: watch::Sender::new(None),
+            cancel: Notify::new(),
+            messages: AtomicU64::new(0),
+            streams: AtomicBool::new(false),
+            is_walsender: AtomicBool::new(false),
+        });
+        book.sessions.insert(number, seat.clone());
+        self.live.send_replace(book.sessions.len());
+        let task = tokio::spawn(session::serve(self.clone(), seat, stream));
+        book.tasks.insert(number, task.abort_handle());
+    }
+
+    /// Starts what runs beside the sessions, with the first of them.
+    fn wake(self: &Arc<Self>) {
+        if self.awake.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let start = self.clock.start();
+        let cluster = self.cluster.clone();
+        let mut background = vec![tokio::spawn(async move { cluster.run_wal().await }).abort_handle()];
+        for (after, fault) in lock(&self.plan).alarms() {
+            let shared = Arc::downgrade(self);
+            let alarm = async move {
+                tokio::time::sleep_until(start + after).await;
+                if let Some(shared) = shared.upgrade() {
+                    shared.strike(fault);
+                }
+            };
+            background.push(tokio::spawn(alarm).abort_handle());
+        }
+        self.book().background.extend(background);
+    }
+
+    /// Forgets a session that has ended.
+    pub(crate) fn leave(&self, seat: &Seat) {
+        let mut book = self.book();
+        book.sessions.remove(&seat.number);
+        book.tasks.remove(&seat.number);
+        book.counts.push(seat.message_count());
+        self.live.send_replace(book.sessions.len());
+    }
+
+    /// Takes one of the places that `max_wal_senders` allows.
+    pub(crate) fn take_walsender_place(&self, seat: &Seat) -> bool {
+        let book = self.book();
+        let taken = book.sessions.values().filter(|seat| seat.is_walsender.load(Ordering::SeqCst)).count();
+        let free = u32::try_from(taken).is_ok_and(|taken| taken < self.config.max_wal_senders);
+        seat.is_walsender.store(free, Ordering::SeqCst);
+        free
+    }
+
+    /// CancelRequest: the session with this process id and key stops what it does.
+    pub(crate) fn cancel(&self, pid: i32, key: &[u8]) {
+        let book = self.book();
+        let matches = |seat: &&Arc<Seat>| seat.pid == pid && (seat.key == key || seat.key.get(..4) == Some(key));
+        if let Some(seat) = book.sessions.values().find(matches) {
+            seat.cancel.notify_one();
+        }
+    }
+
+    /// Gives an order to the sessions of `client`, or to all.
+    pub(crate) fn order(&self, order: Order, client: Option<&str>) {
+        for seat in self.book().sessions.values() {
+            if client.is_none_or(|client| seat.identity().is(client)) {
+                seat.order.send_replace(Some(order));
+            }
+        }
+    }
+
+    /// The actions to take at `moment` of a session.
+    pub(crate) fn ask(&self, moment: Moment<'_>, seat: &Seat) -> Vec<Action> {
+        if self.faultless { Vec::new() } else { lock(&self.plan).ask(moment, &seat.identity()) }
+    }
+
+    /// Asks the plan something else.
+    pub(crate) fn plan<T>(&self, ask: impl FnOnce(&mut Plan) -> T) -> T {
+        ask(&mut lock(&self.plan))
+    }
+
+    pub(crate) fn counts_messages(&self) -> bool {
+        !self.faultless && lock(&self.plan).counts_messages()
+    }
+
+    /// Adds to the transcript.
+    pub(crate) fn record(&self, session: u32, said: &Said<'_>) {
+        lock(&self.recorder).record(self.clock.elapsed(), session, said);
+    }
+
+    pub(crate) fn note(&self, session: u32, detail: &str) {
+        let (direction, message) = (Direction::Note, "fault");
+        self.record(session, &Said { direction, message, detail, bytes: 0, folds: false });
+    }
+
+    /// Fires a fault of the clock.
+    fn strike(self: &Arc<Self>, fault: usize) {
+        let Some((action, client)) = lock(&self.plan).strike(fault) else { return };
+        self.note(0, action.name());
+        match action {
+            Action::Close {} => self.order(Order::Close, client.as_deref()),
+            Action::Reset {} => self.order(Order::Reset, client.as_deref()),
+            action => self.act(&action),
+        }
+    }
+
+    /// Takes an action that is about the server and not about one session. Others are ignored: `Fault::validate` keeps
+    /// them away.
+    pub(crate) fn act(self: &Arc<Self>, action: &Action) {
+        let failed = |what: &dyn std::fmt::Display| self.note(0, &format!("{}: {what}", action.name()));
+        match action {
+            Action::Terminate { client: Some(client) } => self.order(Order::Terminate, Some(client)),
+            Action::Shutdown { mode: ShutdownMode::Immediate } => {
+                self.crash(Phase::Stopping(ShutdownMode::Immediate));
+            }
+            Action::Shutdown { mode } => {
+                self.life.send_modify(|life| life.phase = Phase::Stopping(*mode));
+            }
+            Action::Crash { restart_after } => {
+                self.crash(Phase::Recovering);
+                if let Some(after) = restart_after {
+                    self.restart_after(after.0);
+                }
+            }
+            Action::Promote {} => {
+                if let Err(error) = self.cluster.promote() {
+                    failed(&error);
+                }
+            }
+            Action::RecycleWal { through } => match through.parse() {
+                Ok(through) => drop(self.cluster.recycle_wal(through)),
+                Err(error) => failed(&error),
+            },
+            Action::SwitchWal {} => {
+                self.cluster.switch_wal();
+            }
+            Action::DropSlot { slot } => {
+                if self.cluster.drop_slot_by_force(slot).is_none() {
+                    failed(&format_args!("replication slot \"{slot}\" does not exist"));
+                }
+            }
+            Action::StartBackup {} => match self.cluster.start_backup("fault", true) {
+                Ok(backup) => self.book().held_backups.push(backup),
+                Err(error) => failed(&error),
+            },
+            Action::AbortBackup {} => {
+                let held = std::mem::take(&mut self.book().held_backups);
+                drop(held);
+            }
+            _ => {}
+        }
+    }
+
+    fn crash(&self, phase: Phase) {
+        let held = std::mem::take(&mut self.book().held_backups);
+        drop(held);
+        self.life.send_modify(|life| *life = Life { phase, crashes: life.crashes.saturating_add(1) });
+    }
+
+    fn restart_after(self: &Arc<Self>, after: Duration) {
+        let shared = Arc::downgrade(self);
+        let restart = async move {
+            tokio::time::sleep(after).await;
+            if let Some(shared) = shared.upgrade() {
+                shared.life.send_modify(|life| life.phase = Phase::Running);
+            }
+        };
+        let task = tokio::spawn(restart).abort_handle();
+        self.book().background.push(task);
+    }
+}

@@ -1,0 +1,457 @@
+//! Archives and their members.
+
+use std::pin::pin;
+use std::task::{Context, Waker};
+
+use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
+use backstop_protocol::base_backup::archive::ArchiveMessage;
+use backstop_protocol::base_backup::tablespace_map::TablespaceMap;
+use backstop_protocol::base_backup::tar::{BLOCK, MemberHeader, MemberKind, padded_size, padding};
+use backstop_protocol::wal_file::WalFileName;
+use bytes::Bytes;
+
+use super::super::canceled;
+use super::data::Flow;
+use super::{Backup, Session, Stop};
+use crate::cluster::{BackupEnd, Entry, EntryKind, Tablespace};
+use crate::fault::{Action, MemberType, Moment, header};
+
+/// The uid and gid of the operating system's user that the server runs as.
+const OWNER: u32 = 1001;
+
+/// `SINK_BUFFER_LENGTH`: file content comes in pieces of this size.
+const PIECE: usize = 32768;
+
+/// Two zero blocks.
+const TRAILER: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+
+/// One thing to be put into an archive.
+#[derive(Debug)]
+struct Member {
+    /// As in the archive.
+    name: Vec<u8>,
+    /// As in the manifest.
+    path: Vec<u8>,
+    kind: MemberKind,
+    mode: u32,
+    mtime: u64,
+    size: u64,
+    content: Content,
+    /// Whether the manifest names it.
+    listed: bool,
+}
+
+/// Where a member's bytes come from.
+#[derive(Debug)]
+enum Content {
+    Bytes(Bytes),
+    Entry(Entry),
+    Wal(WalFileName),
+}
+
+impl Member {
+    /// A small file that the server makes up.
+    fn invented(name: impl Into<Vec<u8>>, content: impl Into<Bytes>, mtime: u64) -> Self {
+        let (name, content) = (name.into(), content.into());
+        Self {
+            path: name.clone(),
+            name,
+            kind: MemberKind::File,
+            mode: 0o600,
+            mtime,
+            size: content.len() as u64,
+            content: Content::Bytes(content),
+            listed: true,
+        }
+    }
+}
+
+impl Session {
+    /// The archive of a tablespace.
+    pub(super) async fn tablespace_archive(
+        &mut self,
+        backup: &mut Backup,
+        tablespace: &Tablespace,
+    ) -> Result<(), Stop> {
+        let name = format!("{}.tar", tablespace.oid);
+        self.begin_archive(backup, &name, &tablespace.location, Some(tablespace.oid)).await?;
+        self.entries(backup, Some(tablespace.oid)).await?;
+        self.end_archive(backup, &name).await
+    }
+
+    /// The archive of the base directory, and the end of the backup, which comes before its WAL and before its manifest.
+    pub(super) async fn base_archive(&mut self, backup: &mut Backup) -> Result<BackupEnd, Stop> {
+        let name = "base.tar";
+        self.begin_archive(backup, name, "", None).await?;
+        let now = self.now();
+        let label = Member::invented(*b"backup_label", backup.label_text.clone(), now);
+        self.member(backup, label).await?;
+        if let Some(map) = self.tablespace_map(backup) {
+            self.member(backup, Member::invented(*b"tablespace_map", map, now)).await?;
+        }
+        self.entries(backup, None).await?;
+        let control = self.shared.cluster.control_file().map_err(|error| unreadable("global/pg_control", &error))?;
+        self.member(backup, Member::invented(*b"global/pg_control", control, self.now())).await?;
+        let inside = backup.options.wal;
+        if inside {
+            let end = self.stop_backup(backup).await?;
+            self.wal(backup, end).await?;
+            self.end_archive(backup, name).await?;
+            return Ok(end);
+        }
+        self.end_archive(backup, name).await?;
+        self.stop_backup(backup).await
+    }
+
+    fn tablespace_map(&self, backup: &Backup) -> Option<Vec<u8>> {
+        backup.options.tablespace_map.then(|| {
+            let linked = backup.tablespaces.iter().filter(|tablespace| !tablespace.in_place);
+            let entries = linked.map(|tablespace| (tablespace.oid, tablespace.location.clone().into_bytes()));
+            TablespaceMap { entries: entries.collect() }.to_bytes(self.version)
+        })
+    }
+
+    /// The beginning of an archive: since 15 a message that names it, before a COPY of its own.
+    async fn begin_archive(
+        &mut self,
+        backup: &mut Backup,
+        name: &str,
+        location: &str,
+        oid: Option<u32>,
+    ) -> Result<(), Stop> {
+        let who = self.seat.identity();
+        let sized = self.shared.plan(|plan| plan.needs_size_of(name, &who));
+        let size = if sized { self.archive_size(backup, oid)? } else { u64::MAX };
+        let stops = self.shared.plan(|plan| plan.stops_in_archive(name, size, &who));
+        backup.flow = Flow { stops, mute: !backup.to_client(), ..Flow::default() };
+        backup.without_trailer = false;
+        let edits = self.at(Moment::ArchiveBegin(name)).await?;
+        let mut omitted = false;
+        for action in &edits.archive {
+            match action {
+                Action::Truncate { to: Some(to) } => backup.flow.cut = Some(to.0),
+                Action::OmitTrailer {} => backup.without_trailer = true,
+                Action::OmitArchive {} => omitted = true,
+                _ => {}
+            }
+        }
+        backup.omitted = omitted;
+        if omitted {
+            // Its files are still read, since the manifest names them.
+            backup.flow.mute = true;
+            return Ok(());
+        }
+        if self.version.has_archive_stream() {
+            let message = ArchiveMessage::NewArchive {
+                name: Bytes::copy_from_slice(name.as_bytes()),
+                location: Bytes::copy_from_slice(location.as_bytes()),
+            };
+            for _ in 0..edits.copies() {
+                self.archive_message(&message, format!("n {name} {location}").trim_end()).await?;
+            }
+        } else {
+            for _ in 0..edits.copies() {
+                self.emit(Moment::CopyBegin, vec![BackendMessage::CopyOutResponse]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of an archive: since 15 two zero blocks and a progress message, before CopyDone.
+    async fn end_archive(&mut self, backup: &mut Backup, name: &str) -> Result<(), Stop> {
+        if backup.omitted {
+            return Ok(());
+        }
+        let edits = self.at(Moment::ArchiveEnd(name)).await?;
+        let copies = edits.copies();
+        let mut trailer = !backup.without_trailer;
+        for action in edits.archive {
+            match action {
+                Action::OmitTrailer {} => trailer = false,
+                extra @ Action::ExtraMember { .. } => self.extra_member(backup, extra).await?,
+                _ => {}
+            }
+        }
+        if self.version.sends_tar_trailer() && trailer {
+            for _ in 0..copies {
+                self.data(backup, &TRAILER, "end of archive").await?;
+            }
+        }
+        // Faults at the very end of the archive.
+        self.data(backup, &[], "end of archive").await?;
+        if self.version.has_archive_stream() {
+            self.progress(backup).await?;
+        } else {
+            for _ in 0..copies {
+                self.emit(Moment::CopyDone, vec![BackendMessage::CopyDone]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of an archive without appended WAL: what percentages are of.
+    fn archive_size(&self, backup: &Backup, oid: Option<u32>) -> Result<u64, Stop> {
+        let header = BLOCK as u64;
+        let mut size = 0;
+        for entry in self.shared.cluster.entries(oid).map_err(|error| unreadable(".", &error))? {
+            let entry = entry.map_err(|error| unreadable(".", &error))?;
+            if self.is_sent(backup, &entry) {
+                size += header + padded_size(entry.size());
+            }
+        }
+        if oid.is_none() {
+            size += header + padded_size(backup.label_text.len() as u64);
+            size += self.tablespace_map(backup).map_or(0, |map| header + padded_size(map.len() as u64));
+            size += header + 8192;
+        }
+        Ok(size + if self.version.sends_tar_trailer() { TRAILER.len() as u64 } else { 0 })
+    }
+
+    /// Links of tablespaces stand either in the archive or in `tablespace_map`; special files nowhere.
+    fn is_sent(&self, backup: &Backup, entry: &Entry) -> bool {
+        match entry.kind {
+            EntryKind::Symlink { .. } => !backup.options.tablespace_map,
+            EntryKind::Special => false,
+            EntryKind::File { .. } | EntryKind::Directory => true,
+        }
+    }
+
+    /// Everything that the cluster has in a tablespace or in the base directory.
+    async fn entries(&mut self, backup: &mut Backup, oid: Option<u32>) -> Result<(), Stop> {
+        let below = oid.map(|oid| format!("pg_tblspc/{oid}/")).unwrap_or_default();
+        let entries = self.shared.cluster.entries(oid).map_err(|error| unreadable(".", &error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| unreadable(".", &error))?;
+            let name = entry.name.strip_prefix(b"./").unwrap_or(&entry.name);
+            let path = [below.as_bytes(), name].concat();
+            if entry.kind == EntryKind::Special {
+                let message = format!("skipping special file \"./{}\"", path.escape_ascii());
+                let warning = Diagnostic::warning(SqlState::WARNING, message);
+                self.send(BackendMessage::NoticeResponse(warning)).await?;
+            }
+            if !self.is_sent(backup, &entry) {
+                continue;
+            }
+            let (kind, listed) = match &entry.kind {
+                EntryKind::Symlink { target } => (MemberKind::Symlink { target: target.clone() }, false),
+                EntryKind::File { .. } => (MemberKind::File, true),
+                EntryKind::Directory | EntryKind::Special => (MemberKind::Directory, false),
+            };
+            let member = Member {
+                name: entry.name.clone(),
+                path,
+                kind,
+                mode: entry.mode,
+                mtime: entry.mtime,
+                size: entry.size(),
+                content: Content::Entry(entry),
+                listed,
+            };
+            self.member(backup, member).await?;
+        }
+        Ok(())
+    }
+
+    /// The WAL that the backup needs, each segment with its `.done` file, then all history files.
+    async fn wal(&mut self, backup: &mut Backup, end: BackupEnd) -> Result<(), Stop> {
+        let cluster = self.shared.cluster.clone();
+        let directory = self.version.wal_directory();
+        let files = cluster.wal_files(backup.start, end.end).map_err(|error| self.wal_error(&error))?;
+        if files.is_empty() {
+            let message = "could not find any WAL files";
+            return Err(Diagnostic::error(SqlState::INTERNAL_ERROR, message).into());
+        }
+        for file in files {
+            let name = format!("{directory}/{file}").into_bytes();
+            let segment = Member {
+                path: name.clone(),
+                name,
+                kind: MemberKind::File,
+                mode: 0o600,
+                mtime: self.now(),
+                size: cluster.segment_size().bytes(),
+                content: Content::Wal(file),
+                listed: false,
+            };
+            self.member(backup, segment).await?;
+            self.done_file(backup, &file.to_string()).await?;
+        }
+        for timeline in cluster.history_timelines() {
+            let Some(history) = cluster.history(timeline) else { continue };
+            let name = timeline.history_file_name();
+            let path = format!("{directory}/{name}");
+            self.member(backup, Member::invented(path, history.to_string(), self.now())).await?;
+            self.done_file(backup, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// Marks a file of WAL as archived, so that the restored server does not archive it again.
+    async fn done_file(&mut self, backup: &mut Backup, name: &str) -> Result<(), Stop> {
+        let path = format!("{}/archive_status/{name}.done", self.version.wal_directory());
+        self.member(backup, Member::invented(path, "", self.now())).await
+    }
+
+    /// One member: header, content, padding.
+    async fn member(&mut self, backup: &mut Backup, member: Member) -> Result<(), Stop> {
+        // What PostgreSQL looks at between files.
+        if pin!(self.seat.cancel.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return Err(canceled());
+        }
+        if let Some(running) = &backup.running {
+            running.check()?;
+        }
+        let (name, path) = (trimmed(&member.name), trimmed(&member.path));
+        let actions = self.shared.ask(Moment::Member { name, path }, &self.seat);
+        let edits = self.perform(actions, true, &[]).await?;
+        let mut header = self.header(&member)?;
+        let what = String::from_utf8_lossy(&member.name).into_owned();
+        if !edits.inserted.is_empty() {
+            self.data_beside(backup, &edits.inserted, &what).await?;
+        }
+        let (muted, repeats) = (backup.flow.mute, edits.copies().saturating_sub(1));
+        let mut omitted = false;
+        for action in edits.archive {
+            match action {
+                Action::RenameMember { to } => header::rename(&mut header, to.as_bytes()),
+                Action::RetypeMember { to } => header::retype(&mut header, to),
+                Action::RelinkMember { to } => header::relink(&mut header, to.as_bytes()),
+                Action::ResizeHeader { to } => header::resize(&mut header, to.0),
+                Action::BreakHeader {} => header::break_checksum(&mut header),
+                Action::Truncate { .. } => backup.flow.cut = Some(backup.flow.offset),
+                Action::OmitMember {} => omitted = true,
+                extra @ Action::ExtraMember { .. } => self.extra_member(backup, extra).await?,
+                _ => {}
+            }
+        }
+        let who = self.seat.identity();
+        let start = backup.flow.offset + BLOCK as u64;
+        let stops = self.shared.plan(|plan| plan.stops_in_member(name, path, start, member.size, &who));
+        backup.flow.stops.extend(stops);
+        backup.flow.stops.sort_unstable();
+        if omitted {
+            backup.flow.mute = true;
+        }
+        for _ in 0..repeats {
+            self.data_beside(backup, &header, &what).await?;
+        }
+        self.data(backup, &header, &what).await?;
+        let sent = self.content(backup, &member, &what).await;
+        backup.flow.mute = muted;
+        sent
+    }
+
+    fn header(&self, member: &Member) -> Result<header::Block, Diagnostic> {
+        let header = MemberHeader {
+            name: member.name.clone(),
+            kind: member.kind.clone(),
+            mode: member.mode,
+            uid: OWNER,
+            gid: OWNER,
+            size: member.size,
+            mtime: member.mtime,
+        };
+        let code = SqlState::new(self.version.name_too_long_for_tar_code()).unwrap_or(SqlState::INTERNAL_ERROR);
+        header.encode().map_err(|error| Diagnostic::error(code, error.to_string()))
+    }
+
+    /// A member's bytes and their padding; its entry in the manifest.
+    async fn content(&mut self, backup: &mut Backup, member: &Member, what: &str) -> Result<(), Stop> {
+        let mut hasher = backup.manifest.as_ref().filter(|_| member.listed).map(|manifest| manifest.hasher());
+        let mut buffer = vec![0; PIECE.min(usize::try_from(member.size).unwrap_or(PIECE))];
+        let mut offset = 0;
+        while offset < member.size {
+            let length = usize::try_from(member.size - offset).unwrap_or(PIECE).min(PIECE);
+            let piece = buffer.get_mut(..length).unwrap_or_default();
+            self.read(&member.content, offset, piece, what)?;
+            if let Some(hasher) = &mut hasher {
+                hasher.update(piece);
+            }
+            offset += length as u64;
+            self.data(backup, piece, what).await?;
+        }
+        let is_text = matches!(member.content, Content::Bytes(_));
+        if member.size == 0 && is_text && !self.version.has_archive_stream() && !backup.flow.mute {
+            // `sendFileWithContent` sent a message whatever the length, until 15.
+            self.send_data(self.data_head(), &[], what).await?;
+        }
+        let padding = padding(member.size);
+        if padding > 0 {
+            self.data(backup, TRAILER.get(..padding).unwrap_or_default(), what).await?;
+        }
+        if let (Some(manifest), Some(hasher)) = (&mut backup.manifest, hasher) {
+            manifest.add(&member.path, member.size, member.mtime, hasher);
+        }
+        Ok(())
+    }
+
+    /// Fills `piece`. What a file has lost since it was announced is zeros.
+    fn read(&self, content: &Content, offset: u64, piece: &mut [u8], what: &str) -> Result<(), Diagnostic> {
+        match content {
+            Content::Bytes(bytes) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                let bytes = bytes.get(from..).unwrap_or_default();
+                for (place, byte) in piece.iter_mut().zip(bytes) {
+                    *place = *byte;
+                }
+                Ok(())
+            }
+            Content::Entry(entry) => {
+                let mut filled = 0;
+                while let Some(rest) = piece.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+                    let read = self.shared.cluster.read(entry, offset + filled as u64, rest);
+                    match read.map_err(|error| unreadable(what, &error))? {
+                        0 => {
+                            rest.fill(0);
+                            break;
+                        }
+                        read => filled += read,
+                    }
+                }
+                Ok(())
+            }
+            Content::Wal(file) => {
+                self.shared.cluster.read_wal_file(*file, offset, piece).map_err(|error| self.wal_error(&error))
+            }
+        }
+    }
+
+    /// A member that a fault adds.
+    async fn extra_member(&mut self, backup: &mut Backup, extra: Action) -> Result<(), Stop> {
+        let Action::ExtraMember { name, kind, target, content } = extra else { return Ok(()) };
+        let target = target.unwrap_or_default();
+        let (content, size) = (content.into_bytes(), if kind == MemberType::File { None } else { Some(0) });
+        let size = size.unwrap_or(content.len() as u64);
+        let mut member = header::invent(name.as_bytes(), kind, target.as_bytes(), size, self.now()).to_vec();
+        member.extend_from_slice(&content);
+        member.extend_from_slice(TRAILER.get(..padding(size)).unwrap_or_default());
+        self.data_beside(backup, &member, &name).await
+    }
+
+    /// Bytes of the archive that do not count for the positions of faults.
+    async fn data_beside(&mut self, backup: &mut Backup, bytes: &[u8], what: &str) -> Result<(), Stop> {
+        for piece in bytes.chunks(self.piece.unwrap_or(PIECE).min(PIECE)) {
+            self.piece_of_flow(backup, piece, what).await?;
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.shared.clock.unix_seconds()).unwrap_or_default()
+    }
+}
+
+/// A name without the slash of directories and links.
+fn trimmed(name: &[u8]) -> &[u8] {
+    name.strip_suffix(b"/").unwrap_or(name)
+}
+
+/// What a server says of a file that it cannot read.
+fn unreadable(name: &str, error: &std::io::Error) -> Diagnostic {
+    let code = match error.kind() {
+        std::io::ErrorKind::NotFound => SqlState::UNDEFINED_FILE,
+        std::io::ErrorKind::PermissionDenied => SqlState::INSUFFICIENT_PRIVILEGE,
+        _ => SqlState::IO_ERROR,
+    };
+    Diagnostic::error(code, format!("could not read file \"./{name}\": {error}"))
+}

@@ -1,0 +1,83 @@
+//! The manifest: written while files are sent, sent after them.
+
+use backstop_protocol::backend::BackendMessage;
+use backstop_protocol::base_backup::archive::ArchiveMessage;
+use backstop_protocol::base_backup::manifest::{
+    ChecksumAlgorithm, ChecksumHasher, ManifestFile, ManifestWriter, WalRange, format_last_modified,
+};
+use backstop_protocol::version::ServerVersion;
+
+use super::data::Flow;
+use super::{Backup, Session, Stop};
+use crate::fault::{Action, Moment};
+
+/// A manifest that grows with the files. PostgreSQL keeps it in a temporary file; here it is in memory, some 150 bytes for
+/// each file of the cluster.
+#[derive(Debug)]
+pub(super) struct ManifestInProgress {
+    writer: ManifestWriter,
+    text: Vec<u8>,
+    checksums: ChecksumAlgorithm,
+}
+
+impl ManifestInProgress {
+    pub(super) fn new(
+        version: ServerVersion,
+        system_identifier: u64,
+        checksums: ChecksumAlgorithm,
+        force_encode: bool,
+    ) -> Self {
+        let format = version.manifest_version();
+        let system_identifier = (format >= 2).then_some(system_identifier);
+        Self { writer: ManifestWriter::new(format, system_identifier, force_encode), text: Vec::new(), checksums }
+    }
+
+    pub(super) fn hasher(&self) -> ChecksumHasher {
+        ChecksumHasher::new(self.checksums)
+    }
+
+    /// Adds a file whose content went through `hasher`.
+    pub(super) fn add(&mut self, path: &[u8], size: u64, mtime: u64, hasher: ChecksumHasher) {
+        let checksum = (self.checksums != ChecksumAlgorithm::None).then(|| (self.checksums, hasher.finish()));
+        let last_modified = format_last_modified(i64::try_from(mtime).unwrap_or(i64::MAX));
+        let file = ManifestFile { path: path.to_vec(), size, last_modified, checksum };
+        self.writer.add_file(&file, &mut self.text);
+    }
+}
+
+impl Session {
+    /// Ends the manifest and sends it.
+    pub(super) async fn send_manifest(
+        &mut self,
+        backup: &mut Backup,
+        manifest: ManifestInProgress,
+        ranges: &[WalRange],
+    ) -> Result<(), Stop> {
+        let ManifestInProgress { writer, mut text, .. } = manifest;
+        writer.finish(ranges, &mut text);
+        let stops = self.shared.plan(|plan| plan.stops_in_manifest(text.len() as u64, &self.seat.identity()));
+        backup.flow = Flow { stops, is_manifest: true, mute: !backup.to_client(), ..Flow::default() };
+        let edits = self.at(Moment::ManifestBegin).await?;
+        for action in &edits.archive {
+            if let Action::Truncate { to: Some(to) } = action {
+                backup.flow.cut = Some(to.0);
+            }
+        }
+        let one_copy = self.version.has_archive_stream();
+        if one_copy {
+            for _ in 0..edits.copies() {
+                self.archive_message(&ArchiveMessage::Manifest, "m").await?;
+            }
+        } else if !edits.dropped {
+            self.emit(Moment::CopyBegin, vec![BackendMessage::CopyOutResponse]).await?;
+        }
+        for piece in text.chunks(self.version.manifest_piece()) {
+            self.data(backup, piece, "manifest").await?;
+        }
+        self.data(backup, &[], "manifest").await?;
+        if !one_copy {
+            self.emit(Moment::CopyDone, vec![BackendMessage::CopyDone]).await?;
+        }
+        Ok(())
+    }
+}

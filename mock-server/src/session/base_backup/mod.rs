@@ -1,0 +1,235 @@
+//! BASE_BACKUP.
+//!
+//! The order of things is that of `perform_base_backup`, in both generations of the protocol: since 15 one COPY whose messages
+//! say which archive they belong to, before one COPY for each archive. Here is the frame: positions, the list, notices, the end.
+//! `archive` sends archives and their members, `data` sends bytes and is where faults strike them, `manifest` writes the
+//! manifest while files are sent.
+
+mod archive;
+mod data;
+mod manifest;
+
+use backstop_protocol::backend::{BackendMessage, Column, Diagnostic, SqlState};
+use backstop_protocol::base_backup::archive::ArchiveMessage;
+use backstop_protocol::base_backup::manifest::WalRange;
+use backstop_protocol::base_backup::options::{BaseBackupOptions, ManifestOption, ServerFacts, Target};
+use backstop_protocol::command::CommandOption;
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::timeline::TimelineId;
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use self::data::Flow;
+use self::manifest::ManifestInProgress;
+use super::output::{INT8, OID, TEXT, column, value};
+use super::throttle::Throttle;
+use super::{Session, Stop};
+use crate::cluster::{BackupEnd, RunningBackup, Tablespace};
+use crate::fault::Moment;
+use crate::server::{BackupOutcome, BackupRecord};
+
+/// A base backup on its way.
+#[derive(Debug)]
+struct Backup {
+    options: BaseBackupOptions,
+    /// Until it is stopped.
+    running: Option<RunningBackup>,
+    label_text: String,
+    start: Lsn,
+    start_timeline: TimelineId,
+    tablespaces: Vec<Tablespace>,
+    manifest: Option<ManifestInProgress>,
+    throttle: Option<Throttle>,
+    /// Bytes of all archives so far.
+    done: u64,
+    last_progress: Instant,
+    /// The archive, or the manifest, that is being sent.
+    flow: Flow,
+    /// Faults: the archive is not sent at all, or without its two zero blocks.
+    omitted: bool,
+    without_trailer: bool,
+}
+
+impl Session {
+    /// Sends a base backup.
+    pub(super) async fn base_backup(&mut self, options: &[CommandOption]) -> Result<(), Stop> {
+        let wal_summaries = self.shared.cluster.show("summarize_wal").is_some_and(|(_, value)| value == "on");
+        // No compressor is built in, and no role may write files of the server.
+        let facts = ServerFacts { wal_summaries, gzip: false, ..ServerFacts::default() };
+        let options = BaseBackupOptions::from_command(options, self.version, &facts)?;
+        if options.incremental {
+            let message = "must UPLOAD_MANIFEST before performing an incremental BASE_BACKUP";
+            return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
+        }
+        let running = self.shared.cluster.start_backup(&options.label, options.fast_checkpoint)?;
+        self.backup_runs = true;
+        let tablespaces = self.shared.cluster.tablespaces();
+        self.open_record(&running, &options, &tablespaces);
+        let mut backup = Backup {
+            label_text: running.label_text.clone(),
+            start: running.start,
+            start_timeline: running.timeline,
+            running: Some(running),
+            tablespaces,
+            manifest: (options.manifest != ManifestOption::No).then(|| {
+                let force_encode = options.manifest == ManifestOption::ForceEncode;
+                let system_identifier = self.shared.cluster.system_identifier();
+                ManifestInProgress::new(self.version, system_identifier, options.manifest_checksums, force_encode)
+            }),
+            throttle: options.max_rate.map(|rate| Throttle::new(u64::from(rate) * 1024)),
+            done: 0,
+            last_progress: Instant::now(),
+            flow: Flow::default(),
+            omitted: false,
+            without_trailer: false,
+            options,
+        };
+        self.send_backup(&mut backup).await
+    }
+
+    async fn send_backup(&mut self, backup: &mut Backup) -> Result<(), Stop> {
+        self.position(Moment::StartPosition, backup.start, backup.start_timeline).await?;
+        self.tablespace_list(backup).await?;
+        let one_copy = self.version.has_archive_stream();
+        if one_copy {
+            self.emit(Moment::CopyBegin, vec![BackendMessage::CopyOutResponse]).await?;
+        }
+        for tablespace in backup.tablespaces.clone() {
+            self.tablespace_archive(backup, &tablespace).await?;
+        }
+        let end = self.base_archive(backup).await?;
+        if let Some(manifest) = backup.manifest.take() {
+            let ranges = self.wal_ranges(backup, end);
+            self.send_manifest(backup, manifest, &ranges).await?;
+        }
+        if one_copy {
+            self.emit(Moment::CopyDone, vec![BackendMessage::CopyDone]).await?;
+        }
+        self.position(Moment::EndPosition, end.end, end.timeline).await
+    }
+
+    /// `do_pg_backup_stop`, and what it says about archiving.
+    async fn stop_backup(&mut self, backup: &mut Backup) -> Result<BackupEnd, Stop> {
+        let Some(running) = backup.running.take() else {
+            let message = "a backup is not in progress";
+            return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
+        };
+        let standby = self.shared.cluster.in_recovery();
+        let end = self.shared.cluster.stop_backup(running)?;
+        self.backup_runs = false;
+        if let Some(record) = self.record
+            && let Some(record) = self.shared.book().backups.get_mut(record)
+        {
+            (record.end, record.end_timeline) = (Some(end.end), Some(end.timeline));
+        }
+        if backup.options.wait {
+            let mode = self.shared.cluster.show("archive_mode").map(|(_, value)| value);
+            let archives = match mode.as_deref() {
+                Some("always") => true,
+                Some("on") => !standby,
+                _ => false,
+            };
+            let message = if archives {
+                "all required WAL segments have been archived"
+            } else {
+                "WAL archiving is not enabled; you must ensure that all required WAL segments are copied through other \
+                 means to complete the backup"
+            };
+            let notice = Diagnostic::notice(SqlState::SUCCESSFUL_COMPLETION, message);
+            self.send(BackendMessage::NoticeResponse(notice)).await?;
+        }
+        Ok(end)
+    }
+
+    /// The result set of the start or the end position.
+    async fn position(&mut self, moment: Moment<'_>, position: Lsn, timeline: TimelineId) -> Result<(), Stop> {
+        let precise = self.version.describes_rows_precisely();
+        let modifier = if precise { -1 } else { 0 };
+        let mut columns = vec![column("recptr", TEXT, modifier)];
+        let mut row = vec![value(position)];
+        if self.version.has_timeline_history() {
+            let tli = column("tli", INT8, modifier);
+            columns.push(if precise { tli } else { Column { type_len: -1, ..tli } });
+            row.push(value(timeline));
+        }
+        self.result_set(moment, columns, vec![row]).await
+    }
+
+    /// The list of tablespaces, the base directory last.
+    async fn tablespace_list(&mut self, backup: &Backup) -> Result<(), Stop> {
+        let modifier = if self.version.describes_rows_precisely() { -1 } else { 0 };
+        let columns = vec![
+            column("spcoid", OID, modifier),
+            column("spclocation", TEXT, modifier),
+            column("size", INT8, modifier),
+        ];
+        let cluster = &self.shared.cluster;
+        let size = |oid| backup.options.progress.then(|| cluster.tablespace_size(oid) / 1024).and_then(value);
+        let mut rows: Vec<_> = backup
+            .tablespaces
+            .iter()
+            .map(|tablespace| vec![value(tablespace.oid), value(&tablespace.location), size(Some(tablespace.oid))])
+            .collect();
+        rows.push(vec![None, None, size(None)]);
+        self.result_set(Moment::TablespaceList, columns, rows).await
+    }
+
+    async fn result_set(
+        &mut self,
+        moment: Moment<'_>,
+        columns: Vec<Column>,
+        rows: Vec<Vec<Option<bytes::Bytes>>>,
+    ) -> Result<(), Stop> {
+        let mut messages = vec![BackendMessage::RowDescription(columns)];
+        messages.extend(rows.into_iter().map(BackendMessage::DataRow));
+        messages.push(BackendMessage::CommandComplete("SELECT".to_owned()));
+        self.emit(moment, messages).await.map(drop)
+    }
+
+    /// Sends one message of the archive stream that carries no data.
+    async fn archive_message(&mut self, message: &ArchiveMessage, what: &str) -> Result<(), Stop> {
+        let mut payload = BytesMut::new();
+        message.encode(&mut payload);
+        self.put("CopyData", what, 0, false, |out| super::output::write_data(out, &payload, &[])).await
+    }
+
+    /// The WAL that the backup needs, newest timeline first.
+    fn wal_ranges(&self, backup: &Backup, end: BackupEnd) -> Vec<WalRange> {
+        let history = self.shared.cluster.history(end.timeline).unwrap_or_default();
+        let mut ranges = Vec::new();
+        let (mut timeline, mut until) = (end.timeline, end.end);
+        for switch in history.switches.iter().rev() {
+            if timeline == backup.start_timeline {
+                break;
+            }
+            ranges.push(WalRange { timeline, start: switch.at, end: until });
+            (timeline, until) = (switch.parent, switch.at);
+        }
+        ranges.push(WalRange { timeline, start: backup.start, end: until });
+        ranges
+    }
+
+    fn open_record(&mut self, running: &RunningBackup, options: &BaseBackupOptions, tablespaces: &[Tablespace]) {
+        let mut book = self.shared.book();
+        self.record = Some(book.backups.len());
+        book.backups.push(BackupRecord {
+            session: self.seat.number,
+            start: running.start,
+            start_timeline: running.timeline,
+            end: None,
+            end_timeline: None,
+            options: options.clone(),
+            label_text: running.label_text.clone(),
+            tablespaces: tablespaces.to_vec(),
+            ended: BackupOutcome::Running,
+            client_terminated: false,
+        });
+    }
+}
+
+impl Backup {
+    /// Whether bytes of archives reach the client.
+    fn to_client(&self) -> bool {
+        self.options.target == Target::Client
+    }
+}

@@ -1,0 +1,118 @@
+//! Doing what the plan says.
+
+use backstop_protocol::backend::{BackendMessage, Diagnostic};
+use tokio::time::Instant;
+
+use super::throttle::Throttle;
+use super::{Ending, Session, Stop, canceled, terminated};
+use crate::fault::{Action, Moment, ShutdownMode};
+
+/// What a fault changes of the message at its point.
+#[derive(Debug, Default)]
+pub(super) struct Edits {
+    /// The message is left out.
+    pub(super) dropped: bool,
+    /// How often it is said once more.
+    repeated: usize,
+    /// Bytes that go into the archive or manifest first, where the point is inside one.
+    pub(super) inserted: Vec<u8>,
+    /// What is about archives and members, in the order of the plan.
+    pub(super) archive: Vec<Action>,
+}
+
+impl Edits {
+    /// How often the message is said.
+    pub(super) fn copies(&self) -> usize {
+        if self.dropped { 0 } else { 1 + self.repeated }
+    }
+}
+
+impl Session {
+    /// Asks the plan what happens now, does what is not about the message itself, and says what is.
+    pub(super) async fn at(&mut self, moment: Moment<'_>) -> Result<Edits, Stop> {
+        let actions = self.shared.ask(moment, &self.seat);
+        self.perform(actions, false, &[]).await
+    }
+
+    /// Takes `actions`. `inside` says that the point is a byte of an archive or of the manifest; `pending` is the message that
+    /// comes next, of which a crash leaves a part on the wire.
+    pub(super) async fn perform(&mut self, actions: Vec<Action>, inside: bool, pending: &[u8]) -> Result<Edits, Stop> {
+        let mut edits = Edits::default();
+        for action in actions {
+            self.shared.note(self.seat.number, action.name());
+            match action {
+                Action::Delay { r#for } | Action::Stall { r#for: Some(r#for) } => {
+                    self.pause(Instant::now().checked_add(r#for.0)).await?;
+                }
+                Action::Stall { r#for: None } => self.pause(None).await?,
+                Action::Throttle { rate } => self.pace = Some(Throttle::new(rate.0)),
+                Action::Chop { into } => self.piece = Some(usize::try_from(into.0).unwrap_or(usize::MAX)),
+                Action::Close {} => return Err(Ending::Close.into()),
+                Action::Reset {} => return Err(Ending::Reset.into()),
+                Action::Drop {} => edits.dropped = true,
+                Action::Repeat {} => edits.repeated += 1,
+                Action::Insert { hex } if inside => edits.inserted.extend(hex.0),
+                Action::Insert { hex } => self.wire.output.extend_from_slice(&hex.0),
+                Action::Error { sqlstate, message } => return Err(Diagnostic::error(sqlstate, message).into()),
+                Action::Notice { severity, message } => {
+                    let code = severity.code();
+                    let notice = Diagnostic::new(severity.into(), code, message);
+                    self.say_unasked(&BackendMessage::NoticeResponse(notice));
+                }
+                Action::Terminate { client: None } => return Err(Ending::Fatal(terminated()).into()),
+                Action::Crash { .. } | Action::Shutdown { mode: ShutdownMode::Immediate } => {
+                    if self.version.crashes_silently() {
+                        let part = pending.get(..pending.len() / 2).unwrap_or_default();
+                        self.wire.output.extend_from_slice(part);
+                    }
+                    self.shared.act(&action);
+                    return Err(Ending::Crash.into());
+                }
+                Action::Garble { .. }
+                | Action::Truncate { .. }
+                | Action::RenameMember { .. }
+                | Action::RetypeMember { .. }
+                | Action::RelinkMember { .. }
+                | Action::ResizeHeader { .. }
+                | Action::BreakHeader {}
+                | Action::OmitMember {}
+                | Action::OmitArchive {}
+                | Action::OmitTrailer {}
+                | Action::ExtraMember { .. } => edits.archive.push(action),
+                Action::Terminate { client: Some(_) }
+                | Action::Shutdown { .. }
+                | Action::Promote {}
+                | Action::RecycleWal { .. }
+                | Action::SwitchWal {}
+                | Action::DropSlot { .. }
+                | Action::StartBackup {}
+                | Action::AbortBackup {} => {
+                    self.shared.act(&action);
+                    // This session may be among those that are told to end: they end before they say more.
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        Ok(edits)
+    }
+
+    /// Says nothing until `until`, or for ever. Ends early with the client, or with a cancel request.
+    pub(super) async fn pause(&mut self, until: Option<Instant>) -> Result<(), Stop> {
+        self.flush().await?;
+        let seat = self.seat.clone();
+        tokio::select! {
+            biased;
+            () = seat.cancel.notified() => Err(canceled()),
+            () = sleep_until(until) => Ok(()),
+            () = self.wire.closed() => Err(Ending::Gone.into()),
+        }
+    }
+}
+
+/// Sleeps until a moment, or for ever.
+pub(super) async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,218 @@
+//! Sending: every message of a session passes [`Session::put`].
+
+use std::fmt::Display;
+use std::sync::atomic::Ordering;
+
+use backstop_protocol::backend::{Authentication, BackendMessage, Column, TransactionStatus};
+use backstop_protocol::frame::write_frame;
+use backstop_protocol::frontend::FrontendMessage;
+use backstop_protocol::wal::stream::StandbyMessage;
+use bytes::{Bytes, BytesMut};
+
+use super::wire::OUTPUT_BUFFER;
+use super::{Ending, Session, Stop};
+use crate::fault::Moment;
+use crate::transcript::{Direction, Said};
+
+/// OIDs of types.
+pub(super) const BYTEA: u32 = 17;
+pub(super) const INT8: u32 = 20;
+pub(super) const INT4: u32 = 23;
+pub(super) const TEXT: u32 = 25;
+pub(super) const OID: u32 = 26;
+
+/// A column with its type's own length.
+pub(super) fn column(name: &str, type_oid: u32, type_modifier: i32) -> Column {
+    let type_len = match type_oid {
+        INT8 => 8,
+        INT4 | OID => 4,
+        _ => -1,
+    };
+    Column { name: name.to_owned(), type_oid, type_len, type_modifier }
+}
+
+/// A value of a row.
+pub(super) fn value(value: impl Display) -> Option<Bytes> {
+    Some(value.to_string().into())
+}
+
+impl Session {
+    /// Writes what waits.
+    pub(super) async fn flush(&mut self) -> Result<(), Ending> {
+        if self.wire.flush().await { Ok(()) } else { Err(Ending::Gone) }
+    }
+
+    /// Sends a message.
+    pub(super) async fn send(&mut self, message: BackendMessage) -> Result<(), Stop> {
+        let detail = describe(&message);
+        self.put(message.name(), &detail, 0, false, |out| message.encode(out)).await
+    }
+
+    /// Sends what stands at a point of the protocol: faults can leave it out or say it twice.
+    /// How often it was said.
+    pub(super) async fn emit(&mut self, moment: Moment<'_>, messages: Vec<BackendMessage>) -> Result<usize, Stop> {
+        let edits = self.at(moment).await?;
+        for _ in 0..edits.copies() {
+            for message in messages.clone() {
+                self.send(message).await?;
+            }
+        }
+        Ok(edits.copies())
+    }
+
+    /// Sends a CopyData whose payload is `head` and `data`. Only `data` counts as its bytes in the transcript.
+    pub(super) async fn send_data(&mut self, head: &[u8], data: &[u8], what: &str) -> Result<(), Stop> {
+        self.put("CopyData", what, data.len(), true, |out| write_data(out, head, data)).await
+    }
+
+    /// The one way out: counts the message, asks the plan, records, encodes, keeps the pace.
+    pub(super) async fn put(
+        &mut self,
+        name: &'static str,
+        detail: &str,
+        bytes: usize,
+        folds: bool,
+        encode: impl Fn(&mut BytesMut),
+    ) -> Result<(), Stop> {
+        let mut copies = 1;
+        if self.counts {
+            let number = self.seat.messages.fetch_add(1, Ordering::SeqCst) + 1;
+            if self.counted {
+                let mut frame = BytesMut::new();
+                encode(&mut frame);
+                let actions = self.shared.ask(Moment::Message(number), &self.seat);
+                copies = self.perform(actions, false, &frame).await?.copies();
+            }
+        }
+        for _ in 0..copies {
+            let said = Said { direction: Direction::Sent, message: name, detail, bytes: bytes as u64, folds };
+            self.shared.record(self.seat.number, &said);
+            let before = self.wire.output.len();
+            encode(&mut self.wire.output);
+            let length = self.wire.output.len() - before;
+            let wait = self.pace.as_mut().and_then(|pace| pace.sent(length));
+            if wait.is_some() {
+                self.pause(wait).await?;
+            } else if self.wire.output.len() >= OUTPUT_BUFFER {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a message without asking the plan: last words, and what faults say.
+    pub(super) fn say_unasked(&mut self, message: &BackendMessage) {
+        let said = Said {
+            direction: Direction::Sent,
+            message: message.name(),
+            detail: &describe(message),
+            bytes: 0,
+            folds: false,
+        };
+        self.shared.record(self.seat.number, &said);
+        message.encode(&mut self.wire.output);
+    }
+
+    /// CommandComplete.
+    pub(super) async fn complete(&mut self, tag: &str) -> Result<(), Stop> {
+        self.send(BackendMessage::CommandComplete(tag.to_owned())).await
+    }
+
+    /// RowDescription and its rows.
+    pub(super) async fn rows(&mut self, columns: Vec<Column>, rows: Vec<Vec<Option<Bytes>>>) -> Result<(), Stop> {
+        self.send(BackendMessage::RowDescription(columns)).await?;
+        for row in rows {
+            self.send(BackendMessage::DataRow(row)).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes in the transcript what a client said. Passwords are only counted.
+    pub(super) fn record_received(&mut self, message: &FrontendMessage) {
+        let (name, detail, bytes) = match message {
+            FrontendMessage::Query(text) => ("Query", String::from_utf8_lossy(text).into_owned(), 0),
+            FrontendMessage::Password(data) => ("Password", String::new(), data.len()),
+            FrontendMessage::CopyData(data) => match StandbyMessage::decode(data.clone()) {
+                Ok(message) => ("CopyData", describe_standby(&message), 0),
+                Err(_) => ("CopyData", String::new(), data.len()),
+            },
+            FrontendMessage::CopyFail(reason) => ("CopyFail", reason.clone(), 0),
+            FrontendMessage::CopyDone => ("CopyDone", String::new(), 0),
+            FrontendMessage::Terminate => ("Terminate", String::new(), 0),
+            FrontendMessage::Sync => ("Sync", String::new(), 0),
+            FrontendMessage::Flush => ("Flush", String::new(), 0),
+            other => ("extended query", char::from(other.tag()).to_string(), 0),
+        };
+        let said = Said {
+            direction: Direction::Received,
+            message: name,
+            detail: &detail,
+            bytes: bytes as u64,
+            folds: bytes > 0,
+        };
+        self.shared.record(self.seat.number, &said);
+    }
+
+    /// Notes the end of the connection in the transcript.
+    pub(super) fn note_end(&mut self, how: &str) {
+        let (direction, message) = (Direction::Note, "connection");
+        self.shared.record(self.seat.number, &Said { direction, message, detail: how, bytes: 0, folds: false });
+    }
+}
+
+/// Appends a CopyData message.
+pub(super) fn write_data(out: &mut BytesMut, head: &[u8], data: &[u8]) {
+    write_frame(out, b'd', |out| {
+        out.extend_from_slice(head);
+        out.extend_from_slice(data);
+    });
+}
+
+/// A message's content in one line, for the transcript.
+fn describe(message: &BackendMessage) -> String {
+    match message {
+        BackendMessage::Authentication(authentication) => match authentication {
+            Authentication::Ok => "Ok".to_owned(),
+            Authentication::CleartextPassword => "CleartextPassword".to_owned(),
+            Authentication::Md5Password { .. } => "MD5Password".to_owned(),
+            Authentication::Sasl { mechanisms } => format!("SASL {}", mechanisms.join(" ")),
+            Authentication::SaslContinue(_) => "SASLContinue".to_owned(),
+            Authentication::SaslFinal(_) => "SASLFinal".to_owned(),
+            Authentication::Other(code) => code.to_string(),
+        },
+        BackendMessage::ParameterStatus { name, value } => format!("{name}={value}"),
+        BackendMessage::BackendKeyData { pid, key } => format!("pid {pid}, key of {} bytes", key.len()),
+        BackendMessage::ReadyForQuery(TransactionStatus::Idle) => "I".to_owned(),
+        BackendMessage::ReadyForQuery(TransactionStatus::InTransaction) => "T".to_owned(),
+        BackendMessage::ReadyForQuery(TransactionStatus::Failed) => "E".to_owned(),
+        BackendMessage::RowDescription(columns) => {
+            let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
+            names.join(", ")
+        }
+        BackendMessage::DataRow(values) => {
+            let text = |value: &Option<Bytes>| match value {
+                None => "NULL".to_owned(),
+                Some(value) => value.escape_ascii().to_string(),
+            };
+            values.iter().map(text).collect::<Vec<_>>().join(", ")
+        }
+        BackendMessage::CommandComplete(tag) => tag.clone(),
+        BackendMessage::ErrorResponse(diagnostic) | BackendMessage::NoticeResponse(diagnostic) => {
+            format!("{} {} {}", diagnostic.severity.as_str(), diagnostic.code, diagnostic.message)
+        }
+        BackendMessage::NegotiateProtocolVersion { newest, unrecognized } => {
+            format!("{}.{} {}", newest >> 16, newest & 0xFFFF, unrecognized.join(" ")).trim_end().to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+fn describe_standby(message: &StandbyMessage) -> String {
+    match message {
+        StandbyMessage::StatusUpdate { write, flush, apply, reply_requested, .. } => {
+            let asks = if *reply_requested { ", reply requested" } else { "" };
+            format!("r write {write} flush {flush} apply {apply}{asks}")
+        }
+        StandbyMessage::HotStandbyFeedback { .. } => "h".to_owned(),
+    }
+}

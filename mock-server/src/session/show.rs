@@ -1,0 +1,19 @@
+//! SHOW.
+
+use backstop_protocol::backend::{Diagnostic, SqlState};
+
+use super::output::{TEXT, column, value};
+use super::{Session, Stop};
+
+impl Session {
+    /// A setting, under its canonical name.
+    pub(super) async fn show(&mut self, name: &str) -> Result<(), Stop> {
+        let own = self.settings.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let own = own.map(|(key, value)| (key.clone(), value.clone()));
+        let Some((name, setting)) = own.or_else(|| self.shared.cluster.show(name)) else {
+            let message = format!("unrecognized configuration parameter \"{name}\"");
+            return Err(Diagnostic::error(SqlState::UNDEFINED_OBJECT, message).into());
+        };
+        self.rows(vec![column(&name, TEXT, -1)], vec![vec![value(setting)]]).await
+    }
+}

@@ -1,0 +1,368 @@
+//! START_REPLICATION.
+
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
+use backstop_protocol::command::{StartKind, StartReplication};
+use backstop_protocol::frontend::FrontendMessage;
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::timeline::TimelineId;
+use backstop_protocol::wal::stream::{StandbyMessage, WalMessage};
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::faults::sleep_until;
+use super::output::{INT8, TEXT, column, value, write_data};
+use super::wire::Received;
+use super::{Ending, Session, Stop, canceled, terminated};
+use crate::cluster::WalReadError;
+use crate::fault::{Action, Moment, ShutdownMode, Stop as FaultStop};
+use crate::server::Phase;
+
+/// `MAX_SEND_SIZE`: 16 pages of WAL in one message.
+const MAX_SEND_SIZE: u64 = 128 << 10;
+
+/// `XLOG_BLCKSZ`.
+const PAGE: u64 = 8192;
+
+/// `MAX_COMMAND` is for queries; what a standby sends is small.
+const MAX_REPLY: usize = 64 << 10;
+
+/// A stream of WAL.
+#[derive(Debug)]
+struct Streaming {
+    slot: Option<String>,
+    timeline: TimelineId,
+    /// Everything before it was sent.
+    sent: Lsn,
+    /// Where the timeline ended, if it is not the current one.
+    end: Option<Lsn>,
+    /// What the client reported last.
+    write: Lsn,
+    flush: Lsn,
+    /// CopyDone was sent, and received.
+    done_sending: bool,
+    done_receiving: bool,
+    /// When the client was last heard, and whether it was asked for an answer since.
+    last_reply: Instant,
+    waiting_for_reply: bool,
+    /// `wal_sender_timeout`.
+    timeout: Option<Duration>,
+    /// Positions of faults, ascending.
+    stops: Vec<FaultStop>,
+}
+
+impl Session {
+    /// Streams WAL until either side ends the COPY.
+    pub(super) async fn start_replication(&mut self, start: StartReplication) -> Result<(), Stop> {
+        let StartKind::Physical { timeline } = start.kind else {
+            return Err(self.no_logical_decoding().into());
+        };
+        if let Some(slot) = &start.slot {
+            self.shared.cluster.acquire_slot(slot, self.seat.pid)?;
+        }
+        let streamed = self.stream(start.slot.clone(), timeline, start.start).await;
+        self.seat.streams.store(false, Ordering::SeqCst);
+        if let Some(slot) = &start.slot {
+            self.shared.cluster.release_slot(slot, self.seat.pid);
+        }
+        let next = streamed?;
+        if let Some((timeline, position)) = next {
+            let columns = vec![column("next_tli", INT8, -1), column("next_tli_startpos", TEXT, -1)];
+            self.rows(columns, vec![vec![value(timeline), value(position)]]).await?;
+        }
+        self.complete("START_STREAMING").await?;
+        // While it streamed, a fast shutdown let it be.
+        let phase = self.shared.life.borrow().phase;
+        if phase == Phase::Stopping(ShutdownMode::Fast) { Err(Ending::Fatal(terminated()).into()) } else { Ok(()) }
+    }
+
+    /// The stream itself. If its timeline has ended, the next one and where that begins.
+    async fn stream(
+        &mut self,
+        slot: Option<String>,
+        timeline: Option<TimelineId>,
+        start: Lsn,
+    ) -> Result<Option<(TimelineId, Lsn)>, Stop> {
+        let internal = |message: String| Diagnostic::error(SqlState::INTERNAL_ERROR, message);
+        let timeline = timeline.unwrap_or_else(|| self.shared.cluster.timeline());
+        let end = self.end_of_timeline(timeline)?;
+        if let Some(end) = end.filter(|end| *end < start) {
+            let message =
+                format!("requested starting point {start} on timeline {timeline} is not in this server's history");
+            let detail = format!("This server's history forked from timeline {timeline} at {end}.");
+            return Err(internal(message).with_detail(detail).into());
+        }
+        if end == Some(start) {
+            return Ok(self.next_timeline(timeline));
+        }
+        self.emit(Moment::WalBegin, vec![BackendMessage::CopyBothResponse]).await?;
+        let flushed = self.shared.cluster.flush_position();
+        if start > flushed {
+            let message =
+                format!("requested starting point {start} is ahead of the WAL flush position of this server {flushed}");
+            return Err(internal(message).into());
+        }
+        self.seat.streams.store(true, Ordering::SeqCst);
+        let mut streaming = Streaming {
+            slot,
+            timeline,
+            sent: start,
+            end,
+            write: Lsn::INVALID,
+            flush: Lsn::INVALID,
+            done_sending: false,
+            done_receiving: false,
+            last_reply: Instant::now(),
+            waiting_for_reply: false,
+            timeout: self.wal_sender_timeout(),
+            stops: self.shared.plan(|plan| plan.stops_in_wal(start, &self.seat.identity())),
+        };
+        self.stream_until_done(&mut streaming).await?;
+        Ok(streaming.end.and_then(|_| self.next_timeline(timeline)))
+    }
+
+    /// Where `timeline` ended, unless it is the current one.
+    fn end_of_timeline(&self, timeline: TimelineId) -> Result<Option<Lsn>, Diagnostic> {
+        let current = self.shared.cluster.timeline();
+        if timeline == current {
+            return Ok(None);
+        }
+        let history = self.shared.cluster.history(current).unwrap_or_default();
+        history.end_of(timeline).map(Some).ok_or_else(|| {
+            let message = format!("requested timeline {timeline} is not in this server's history");
+            Diagnostic::error(SqlState::INTERNAL_ERROR, message)
+        })
+    }
+
+    fn next_timeline(&self, timeline: TimelineId) -> Option<(TimelineId, Lsn)> {
+        let current = self.shared.cluster.timeline();
+        let history = self.shared.cluster.history(current)?;
+        Some((history.child_of(timeline, current)?, history.end_of(timeline)?))
+    }
+
+    async fn stream_until_done(&mut self, streaming: &mut Streaming) -> Result<(), Stop> {
+        let mut life = self.shared.life.subscribe();
+        while !(streaming.done_sending && streaming.done_receiving) {
+            // What the client has said already comes first, as in `ProcessRepliesIfAny`.
+            while let Some(received) = self.poll_received() {
+                self.reply(streaming, received).await?;
+            }
+            if streaming.end.is_none() {
+                streaming.end = self.end_of_timeline(streaming.timeline)?;
+            }
+            let limit = streaming.end.unwrap_or_else(|| self.shared.cluster.flush_position());
+            if !streaming.done_sending && streaming.sent < limit {
+                self.send_wal(streaming, limit).await?;
+                continue;
+            }
+            if !streaming.done_sending && streaming.end.is_some() {
+                self.send(BackendMessage::CopyDone).await?;
+                streaming.done_sending = true;
+                continue;
+            }
+            let stopping = matches!(life.borrow_and_update().phase, Phase::Stopping(_));
+            if stopping && !streaming.done_sending {
+                self.finish_for_shutdown(streaming).await?;
+            }
+            self.flush().await?;
+            let (cluster, seat) = (self.shared.cluster.clone(), self.seat.clone());
+            let grows = async {
+                match streaming.done_sending {
+                    false => drop(cluster.flushed_beyond(streaming.sent).await),
+                    true => std::future::pending().await,
+                }
+            };
+            let deadline = streaming.deadline();
+            tokio::select! {
+                biased;
+                () = seat.cancel.notified() => return Err(canceled()),
+                received = self.wire.read(MAX_REPLY) => self.reply(streaming, received).await?,
+                () = grows => {}
+                () = sleep_until(deadline) => self.check_timeout(streaming).await?,
+                _ = life.changed() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A message that has arrived already, if there is one.
+    fn poll_received(&mut self) -> Option<Received> {
+        match pin!(self.wire.read(MAX_REPLY)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(received) => Some(received),
+            Poll::Pending => None,
+        }
+    }
+
+    /// One XLogData.
+    async fn send_wal(&mut self, streaming: &mut Streaming, limit: Lsn) -> Result<(), Stop> {
+        let start = streaming.sent;
+        let mut copies = 1;
+        let mut garbled = 0_u8;
+        while let Some(stop) = streaming.stops.first().copied().filter(|stop| stop.at <= start.0) {
+            streaming.stops.remove(0);
+            let action = self.shared.plan(|plan| plan.reach(stop, &self.seat.identity()));
+            let edits = self.perform(action.into_iter().collect(), false, &[]).await?;
+            copies = if edits.dropped { 0 } else { copies.max(edits.copies()) };
+            for action in edits.archive {
+                if let Action::Garble { bits } = action {
+                    garbled |= mask(bits);
+                }
+            }
+        }
+        let segment_size = self.shared.cluster.segment_size();
+        let segment_end = segment_size.start_of(segment_size.segment_of(start) + 1);
+        let mut end = start.saturating_add(MAX_SEND_SIZE);
+        end = if limit <= end { limit } else { end.align_down(PAGE) };
+        end = end.min(segment_end);
+        if let Some(stop) = streaming.stops.first() {
+            end = end.min(Lsn(stop.at));
+        }
+        if let Some(piece) = self.piece {
+            end = end.min(start.saturating_add(piece as u64));
+        }
+        let mut data = vec![0; usize::try_from(end.0.saturating_sub(start.0)).unwrap_or_default()];
+        self.shared.cluster.read_wal(streaming.timeline, start, &mut data).map_err(|error| self.wal_error(&error))?;
+        if let Some(byte) = data.first_mut() {
+            *byte ^= garbled;
+        }
+        let mut head = BytesMut::new();
+        let sent_at = self.shared.clock.timestamp();
+        WalMessage::XLogData { start, wal_end: limit, sent_at, data: Bytes::new() }.encode(&mut head);
+        let what = format!("w timeline {}", streaming.timeline);
+        for _ in 0..copies {
+            self.send_data(&head, &data, &what).await?;
+        }
+        streaming.sent = end;
+        Ok(())
+    }
+
+    /// What a server says that cannot read WAL.
+    pub(super) fn wal_error(&self, error: &WalReadError) -> Diagnostic {
+        let code = match error {
+            WalReadError::Removed(_) => SqlState::UNDEFINED_FILE,
+            WalReadError::NotThere => SqlState::INTERNAL_ERROR,
+            WalReadError::Io(_) => SqlState::IO_ERROR,
+        };
+        Diagnostic::error(code, error.to_string())
+    }
+
+    /// What the client says during the COPY.
+    async fn reply(&mut self, streaming: &mut Streaming, received: Received) -> Result<(), Stop> {
+        let message = self.heard(received)?;
+        streaming.last_reply = Instant::now();
+        streaming.waiting_for_reply = false;
+        match message {
+            FrontendMessage::CopyData(payload) => match StandbyMessage::decode(payload) {
+                Ok(StandbyMessage::StatusUpdate { write, flush, reply_requested, .. }) => {
+                    if self.at(Moment::StatusUpdate).await?.dropped {
+                        return Ok(());
+                    }
+                    (streaming.write, streaming.flush) = (write, flush);
+                    if let Some(slot) = &streaming.slot
+                        && !flush.is_invalid()
+                    {
+                        self.shared.cluster.confirm_flush(slot, flush);
+                    }
+                    if reply_requested { self.keepalive(streaming, false).await } else { Ok(()) }
+                }
+                Ok(StandbyMessage::HotStandbyFeedback { .. }) => Ok(()),
+                // The reason goes to the server's log only.
+                Err(_) => Err(Ending::Close.into()),
+            },
+            FrontendMessage::CopyDone => {
+                if !streaming.done_sending {
+                    self.send(BackendMessage::CopyDone).await?;
+                    streaming.done_sending = true;
+                }
+                streaming.done_receiving = true;
+                Ok(())
+            }
+            FrontendMessage::Terminate => Err(Ending::Terminated.into()),
+            other => {
+                let message = format!("invalid standby message type \"{}\"", char::from(other.tag()));
+                Err(Ending::Fatal(Diagnostic::fatal(SqlState::PROTOCOL_VIOLATION, message)).into())
+            }
+        }
+    }
+
+    async fn keepalive(&mut self, streaming: &Streaming, reply_requested: bool) -> Result<(), Stop> {
+        let edits = self.at(Moment::Keepalive).await?;
+        let sent_at = self.shared.clock.timestamp();
+        let message = WalMessage::Keepalive { wal_end: streaming.sent, sent_at, reply_requested };
+        let mut payload = BytesMut::new();
+        message.encode(&mut payload);
+        let what = if reply_requested { ", reply requested" } else { "" };
+        let what = format!("k {}{what}", streaming.sent);
+        for _ in 0..edits.copies() {
+            self.put("CopyData", &what, 0, false, |out| write_data(out, &payload, &[])).await?;
+        }
+        Ok(())
+    }
+
+    /// `WalSndDone`: everything was sent; the session ends when the client has confirmed it.
+    async fn finish_for_shutdown(&mut self, streaming: &mut Streaming) -> Result<(), Stop> {
+        let confirmed = if streaming.flush.is_invalid() { streaming.write } else { streaming.flush };
+        if confirmed == streaming.sent {
+            self.complete("COPY 0").await?;
+            return Err(Ending::Close.into());
+        }
+        if !streaming.waiting_for_reply && self.version.requests_reply_at_shutdown() {
+            streaming.waiting_for_reply = true;
+            self.keepalive(streaming, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks a silent client for an answer, and gives up on one that stays silent.
+    async fn check_timeout(&mut self, streaming: &mut Streaming) -> Result<(), Stop> {
+        let Some(timeout) = streaming.timeout else { return Ok(()) };
+        if streaming.last_reply.elapsed() >= timeout {
+            return Err(Ending::Close.into());
+        }
+        streaming.waiting_for_reply = true;
+        self.keepalive(streaming, true).await
+    }
+
+    /// `wal_sender_timeout`: the session's, or the server's. None: for ever.
+    fn wal_sender_timeout(&self) -> Option<Duration> {
+        let name = "wal_sender_timeout";
+        let setting = self.settings.get(name).cloned();
+        let setting = setting.or_else(|| self.shared.cluster.show(name).map(|(_, value)| value));
+        let timeout = parse_duration(setting.as_deref().unwrap_or("60s")).unwrap_or(Duration::from_secs(60));
+        (!timeout.is_zero()).then_some(timeout)
+    }
+}
+
+impl Streaming {
+    /// When the client's silence matters next.
+    fn deadline(&self) -> Option<Instant> {
+        let timeout = self.timeout?;
+        self.last_reply.checked_add(if self.waiting_for_reply { timeout } else { timeout / 2 })
+    }
+}
+
+/// The lowest bits of a byte.
+pub(super) fn mask(bits: u8) -> u8 {
+    u8::try_from((1_u16 << bits.min(8)) - 1).unwrap_or(u8::MAX)
+}
+
+/// A setting in milliseconds, or with a unit.
+fn parse_duration(setting: &str) -> Option<Duration> {
+    let setting = setting.trim();
+    let digits = setting.find(|c: char| !c.is_ascii_digit()).unwrap_or(setting.len());
+    let (number, unit) = setting.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let factor = match unit.trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(number.saturating_mul(factor)))
+}
