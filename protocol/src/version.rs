@@ -285,6 +285,76 @@ impl ServerVersion {
         self >= Self::V17
     }
 
+    /// The OIDs of `template0` and `postgres`, fixed since 15; before, those of the recordings.
+    pub fn initial_databases(self) -> [u32; 2] {
+        match self {
+            Self::V14 => [13_694, 13_695],
+            Self::V13 => [13_382, 13_383],
+            older if older < Self::V13 => [13_395, 13_396],
+            _ => [4, 5],
+        }
+    }
+
+    /// The directories beside `base` and `global` in a data directory, in the order of their names.
+    pub fn data_directories(self) -> Vec<&'static str> {
+        let since = |release: Self, name| (self >= release).then_some(name);
+        let directories = [
+            since(Self::V9_5, "pg_commit_ts"),
+            (self < Self::V10).then_some("pg_clog"),
+            since(Self::V9_4, "pg_dynshmem"),
+            since(Self::V9_4, "pg_logical"),
+            Some("pg_multixact"),
+            Some("pg_notify"),
+            since(Self::V9_4, "pg_replslot"),
+            Some("pg_serial"),
+            since(Self::V9_2, "pg_snapshots"),
+            since(Self::V9_3, "pg_stat"),
+            Some("pg_stat_tmp"),
+            Some("pg_subtrans"),
+            Some("pg_tblspc"),
+            Some("pg_twophase"),
+            since(Self::V10, "pg_wal"),
+            since(Self::V10, "pg_xact"),
+            (self < Self::V10).then_some("pg_xlog"),
+        ];
+        directories.into_iter().flatten().collect()
+    }
+
+    /// The directory of the commit log: `pg_clog` before 10.
+    pub fn commit_status_directory(self) -> &'static str {
+        if self >= Self::V10 { "pg_xact" } else { "pg_clog" }
+    }
+
+    /// Whether there is `postgresql.auto.conf`.
+    pub fn has_auto_conf(self) -> bool {
+        self >= Self::V9_4
+    }
+
+    /// Whether `standby.signal` makes a standby, instead of `recovery.conf`.
+    pub fn has_signal_files(self) -> bool {
+        self >= Self::V12
+    }
+
+    /// Whether a tablespace can be a directory in `pg_tblspc` (`allow_in_place_tablespaces`).
+    pub fn has_in_place_tablespaces(self) -> bool {
+        self >= Self::V15
+    }
+
+    /// How many relations a `pg_filenode.map` has room for (`MAX_MAPPINGS`).
+    pub fn relation_map_entries(self) -> usize {
+        if self >= Self::V16 { 64 } else { 62 }
+    }
+
+    /// Bytes after the CRC of a `pg_filenode.map`.
+    pub fn relation_map_padding(self) -> usize {
+        if self >= Self::V16 { 0 } else { 4 }
+    }
+
+    /// What `wal_level` is called that replication needs.
+    pub fn replica_wal_level(self) -> &'static str {
+        if self >= Self::V9_6 { "replica" } else { "hot_standby" }
+    }
+
     /// A setting's name as it stands in a message or a hint.
     pub fn setting_in_message(self, name: &str) -> String {
         if self.quotes_settings() { format!("\"{name}\"") } else { name.to_owned() }

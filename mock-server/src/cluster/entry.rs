@@ -57,7 +57,7 @@ pub(super) enum Origin {
     /// Real, small content.
     Bytes(Arc<[u8]>),
     /// One segment of a relation's fork.
-    Pages(super::contents::Pages),
+    Pages(super::synthetic::contents::Pages),
     /// A file on disk.
     Disk(PathBuf),
 }

@@ -6,32 +6,45 @@
 //! goes on in a [generated log](backstop_protocol::wal::log), whatever the cluster does.
 
 mod backup;
-mod contents;
+mod directory;
 mod entry;
+mod ground_truth;
+mod life;
 mod settings;
 mod slots;
+mod synthetic;
+#[cfg(test)]
+mod tests;
 mod wal;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backstop_protocol::diagnostic::{Diagnostic, SqlState};
-use backstop_protocol::lsn::Lsn;
-use backstop_protocol::timeline::{TimelineHistory, TimelineId};
+use backstop_protocol::control::{ControlFile, DbState};
+use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::version::ServerVersion;
-use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
-
+use backstop_protocol::wal_file::WalSegmentSize;
 use tokio::sync::{Notify, watch};
 
-use crate::config::{Config, ConfigError};
+use backstop_protocol::lsn::Lsn;
 
+use crate::config::{Config, ConfigError, Role, Source};
+
+use directory::Directory;
+use entry::Origin;
 use settings::Settings;
 use slots::Slots;
+use synthetic::Synthetic;
+use wal::Wal;
 
 pub use backup::{BackupEnd, RunningBackup};
 pub use entry::{Entry, EntryKind};
+pub use ground_truth::{Truth, ground_truth};
 pub use slots::SlotState;
 pub use wal::WalReadError;
+
+/// Entries of a walk; an error ends it.
+pub type Entries = Box<dyn Iterator<Item = io::Result<Entry>> + Send>;
 
 /// A tablespace besides the base directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +68,11 @@ pub struct Cluster {
 struct Inner {
     facts: Facts,
     settings: Settings,
-    tablespaces: Vec<Tablespace>,
-    wal_rate: u64,
+    files: Files,
+    /// `pg_control` but for checkpoint, state and recovery point.
+    control: ControlFile,
+    limits: Limits,
+    /// Unix seconds.
     epoch: i64,
     state: Mutex<State>,
     /// The flush position.
@@ -74,11 +90,30 @@ struct Facts {
     checksums: bool,
 }
 
+/// How WAL grows and goes.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Bytes a second.
+    wal_rate: u64,
+    /// `wal_keep_size`, or `wal_keep_segments` in bytes.
+    keep: u64,
+    /// `max_slot_wal_keep_size`.
+    slot_keep: Option<u64>,
+    /// WAL between one checkpoint and the next.
+    checkpoint_distance: u64,
+}
+
+#[derive(Debug)]
+enum Files {
+    Synthetic { files: Arc<Synthetic>, tablespaces: Vec<Tablespace> },
+    Directory(Directory),
+}
+
 #[derive(Debug)]
 struct State {
-    in_recovery: bool,
-    timeline: TimelineId,
+    wal: Wal,
     slots: Slots,
+    in_recovery: bool,
     running_backups: usize,
 }
 
@@ -87,31 +122,68 @@ impl Inner {
         // A poisoned lock means that a session panicked; what it left is as good as before.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Lets everybody who waits see how far WAL has been flushed.
+    fn publish(&self, state: &State) {
+        let position = state.wal.flush_position();
+        self.flushed.send_if_modified(|flushed| std::mem::replace(flushed, position) != position);
+    }
+}
+
+/// Unix seconds at which the life of a server begins: a moment of 2026 that the seed decides.
+fn epoch(seed: u64) -> i64 {
+    const NEW_YEAR_2026: i64 = 1_767_225_600;
+    let offset = synthetic::contents::key(seed, b"epoch") % (360 * 86_400);
+    NEW_YEAR_2026 + i64::try_from(offset).unwrap_or(0)
 }
 
 impl Cluster {
     /// A cluster as `config` describes it.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let facts = Facts {
-            version: config.version,
-            system_identifier: 7_000_000_000_000_000_000 | config.seed >> 8,
-            segment_size: config.wal_segment_size,
-            checksums: config.checksums,
+        let epoch = epoch(config.seed);
+        let (facts, files, mut control, wal) = match &config.source {
+            Source::Synthetic => {
+                let facts = Facts {
+                    version: config.version,
+                    system_identifier: synthetic::system_identifier(config.seed, epoch),
+                    segment_size: config.wal_segment_size,
+                    checksums: config.checksums,
+                };
+                let wal = Wal::synthetic(config, &facts, epoch)?;
+                let files = Arc::new(Synthetic::new(config, &facts, epoch, wal.checkpoint_at().redo)?);
+                let tablespaces = synthetic::tablespaces(config, facts.version)?;
+                let control = synthetic::control(config, &facts);
+                (facts, Files::Synthetic { files, tablespaces }, control, wal)
+            }
+            Source::Directory(root) => {
+                let directory::Loaded { directory, control, wal } = directory::load(root, config.seed)?;
+                let facts = Facts {
+                    version: control.version,
+                    system_identifier: control.system_identifier,
+                    segment_size: control.wal_segment_size,
+                    checksums: control.data_checksum_version != 0,
+                };
+                (facts, Files::Directory(directory), control, wal)
+            }
         };
+        control.time = epoch;
         let settings = Settings::new(config, &facts);
         let slots = Slots::new(facts.version, settings.count("max_replication_slots", 10)?);
-        let flush = config.wal_start.unwrap_or(Lsn(2 * facts.segment_size.bytes()));
-        let state = State { in_recovery: false, timeline: config.timeline, slots, running_backups: 0 };
-        let inner = Inner {
-            facts,
-            settings,
-            tablespaces: Vec::new(),
+        let kept_segments = settings.count("wal_keep_segments", 0)?;
+        let kept_segments = u64::try_from(kept_segments).unwrap_or(u64::MAX).saturating_mul(facts.segment_size.bytes());
+        let limits = Limits {
             wal_rate: config.wal_rate,
-            epoch: 1_767_225_600,
-            state: Mutex::new(state),
-            flushed: watch::Sender::new(flush),
-            slot_freed: Notify::new(),
+            keep: settings.megabytes("wal_keep_size")?.unwrap_or(0).max(kept_segments),
+            slot_keep: settings.megabytes("max_slot_wal_keep_size")?,
+            // A checkpoint begins early enough to be done when `max_wal_size` is reached.
+            checkpoint_distance: (settings.megabytes("max_wal_size")?.unwrap_or(1 << 30) / 2)
+                .max(facts.segment_size.bytes()),
         };
+        let flushed = watch::Sender::new(wal.flush_position());
+        let in_recovery = config.role == Role::Standby;
+        let state = Mutex::new(State { wal, slots, in_recovery, running_backups: 0 });
+        let slot_freed = Notify::new();
+        let inner = Inner { facts, settings, files, control, limits, epoch, state, flushed, slot_freed };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -140,217 +212,85 @@ impl Cluster {
         self.inner.epoch
     }
 
-    /// The current timeline.
-    pub fn timeline(&self) -> TimelineId {
-        self.inner.lock().timeline
-    }
-
     /// Whether this is a standby that has not been promoted.
     pub fn in_recovery(&self) -> bool {
         self.inner.lock().in_recovery
     }
 
-    /// Where WAL has been flushed to; on a standby, where it has been received and replayed to.
-    pub fn flush_position(&self) -> Lsn {
-        *self.inner.flushed.borrow()
-    }
-
-    /// The ancestors of `timeline`, if this server has its history file. Timeline 1 has none.
-    pub fn history(&self, _timeline: TimelineId) -> Option<TimelineHistory> {
-        None
-    }
-
-    /// The timelines whose history files lie in `pg_wal`, ascending.
-    pub fn history_timelines(&self) -> Vec<TimelineId> {
-        Vec::new()
-    }
-
     /// The canonical name and the value of a setting.
     pub fn show(&self, name: &str) -> Option<(String, String)> {
+        let version = self.version();
+        if version.reports_hot_standby() && name.eq_ignore_ascii_case("in_hot_standby") {
+            let value = if self.in_recovery() { "on" } else { "off" };
+            return Some(("in_hot_standby".to_owned(), value.to_owned()));
+        }
         self.inner.settings.get(name)
-    }
-
-    /// Begins a base backup (`do_pg_backup_start`): a WAL switch and a checkpoint on a primary, the latest restartpoint on
-    /// a standby. Nothing needs to be written for a checkpoint, so that `fast` and spread ones are the same.
-    pub fn start_backup(&self, label: &str, _fast: bool) -> Result<RunningBackup, Diagnostic> {
-        let mut state = self.inner.lock();
-        state.running_backups += 1;
-        let start = self.flush_position();
-        Ok(RunningBackup {
-            start,
-            timeline: state.timeline,
-            checkpoint: start,
-            label_text: label.to_owned(),
-            started_at: self.inner.epoch,
-            in_recovery: state.in_recovery,
-            inner: Arc::clone(&self.inner),
-        })
-    }
-
-    /// Ends a base backup (`do_pg_backup_stop`): an end-of-backup record and a WAL switch on a primary.
-    pub fn stop_backup(&self, backup: RunningBackup) -> Result<BackupEnd, Diagnostic> {
-        backup.check()?;
-        Ok(BackupEnd { end: self.flush_position(), timeline: backup.timeline })
-    }
-
-    /// How many base backups run.
-    pub fn running_backups(&self) -> usize {
-        self.inner.lock().running_backups
     }
 
     /// The tablespaces without the base directory, by ascending OID.
     pub fn tablespaces(&self) -> Vec<Tablespace> {
-        self.inner.tablespaces.clone()
+        match &self.inner.files {
+            Files::Synthetic { tablespaces, .. } => tablespaces.clone(),
+            Files::Directory(directory) => directory.tablespaces().to_vec(),
+        }
     }
 
-    /// Bytes of the files of a tablespace, or of the base directory: what PROGRESS estimates from.
-    pub fn tablespace_size(&self, _oid: Option<u32>) -> u64 {
-        0
+    /// Bytes of the files of a tablespace, or of the base directory: what PROGRESS estimates from. What cannot be read
+    /// counts as nothing.
+    pub fn tablespace_size(&self, oid: Option<u32>) -> u64 {
+        match &self.inner.files {
+            Files::Synthetic { files, .. } => files.size(oid),
+            Files::Directory(directory) => directory.size(oid).unwrap_or(0),
+        }
     }
 
     /// What a base backup sends of a tablespace, or of the base directory, in its order. Without `backup_label`,
-    /// `tablespace_map` and `global/pg_control`, which the walsender sends itself, with the links of tablespaces, and
+    /// `tablespace_map` and `global/pg_control`, which the walsender sends itself; with the links of tablespaces, and
     /// with the directories of `pg_wal` but no WAL.
-    pub fn entries(&self, _oid: Option<u32>) -> io::Result<Box<dyn Iterator<Item = io::Result<Entry>> + Send>> {
-        Ok(Box::new(std::iter::empty()))
+    pub fn entries(&self, oid: Option<u32>) -> io::Result<Entries> {
+        match &self.inner.files {
+            Files::Synthetic { files, .. } => Ok(Box::new(files.entries(oid).map(Ok))),
+            Files::Directory(directory) => directory.entries(oid),
+        }
     }
 
     /// Reads the content of an entry from `offset`. Fewer bytes than asked for only at its end.
-    pub fn read(&self, _entry: &Entry, _offset: u64, _buf: &mut [u8]) -> io::Result<usize> {
-        Ok(0)
-    }
-
-    /// The 8192 bytes of `global/pg_control` as a backup taken now holds them.
-    pub fn control_file(&self) -> io::Result<Vec<u8>> {
-        Ok(vec![0; 8192])
-    }
-
-    /// Fills `buf` with WAL of `timeline` from `from`, all of which must have been flushed.
-    pub fn read_wal(&self, _timeline: TimelineId, _from: Lsn, _buf: &mut [u8]) -> Result<(), WalReadError> {
-        Err(WalReadError::NotThere)
-    }
-
-    /// Fills `buf` with a part of a segment file, whose bytes after the last flushed record are zero.
-    pub fn read_wal_file(&self, _file: WalFileName, _offset: u64, _buf: &mut [u8]) -> Result<(), WalReadError> {
-        Err(WalReadError::NotThere)
-    }
-
-    /// The segment files that hold the WAL from `start` to `end`, ascending: what BASE_BACKUP's WAL option appends.
-    pub fn wal_files(&self, _start: Lsn, _end: Lsn) -> Result<Vec<WalFileName>, WalReadError> {
-        Ok(Vec::new())
-    }
-
-    /// Waits until WAL has been flushed beyond `position`, and returns the flush position.
-    pub async fn flushed_beyond(&self, position: Lsn) -> Lsn {
-        let mut receiver = self.inner.flushed.subscribe();
-        let grown = receiver.wait_for(|flushed| *flushed > position).await.map(|flushed| *flushed);
-        match grown {
-            Ok(flushed) => flushed,
-            // Cannot happen: the sender lives as long as the cluster.
-            Err(_) => std::future::pending().await,
-        }
-    }
-
-    /// Lets WAL grow at the configured rate, for ever. Returns at once if the rate is 0.
-    pub async fn run_wal(&self) {
-        if self.inner.wal_rate == 0 {
-            return;
-        }
-        std::future::pending().await
-    }
-
-    /// The start of the oldest segment that is still there.
-    pub fn oldest_wal(&self) -> Lsn {
-        self.flush_position()
-    }
-
-    /// Creates a physical slot for the session `pid`. `reserve` keeps WAL from the last checkpoint's redo point on.
-    pub fn create_slot(&self, name: &str, temporary: bool, reserve: bool, pid: i32) -> Result<(), Diagnostic> {
-        let reserved = reserve.then(|| self.flush_position());
-        self.inner.lock().slots.create(name, temporary, reserved, pid)
-    }
-
-    /// Drops a slot. With `wait`, waits until the session that holds it lets it go.
-    pub async fn drop_slot(&self, name: &str, pid: i32, wait: bool) -> Result<(), Diagnostic> {
-        loop {
-            let freed = self.inner.slot_freed.notified();
-            let result = self.inner.lock().slots.drop(name, pid);
-            match result {
-                Err(refusal) if wait && refusal.code == SqlState::OBJECT_IN_USE => freed.await,
-                done => return done,
+    pub fn read(&self, entry: &Entry, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(entry.size().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = buf.len().min(left);
+        let (buf, _) = buf.split_at_mut(length);
+        match &entry.origin {
+            Origin::Nothing => return Ok(0),
+            Origin::Bytes(bytes) => {
+                let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+                // As long as the entry says; a size is never larger than the content.
+                let (piece, _) = rest.split_at(length.min(rest.len()));
+                buf[..piece.len()].copy_from_slice(piece);
+                return Ok(piece.len());
             }
+            Origin::Pages(pages) => pages.read(offset, buf),
+            Origin::Disk(path) => return directory::read(path, offset, buf),
         }
+        Ok(length)
     }
 
-    /// Drops a slot whoever holds it (a fault), and returns what it was.
-    pub fn drop_slot_by_force(&self, name: &str) -> Option<SlotState> {
-        let slot = self.inner.lock().slots.drop_by_force(name);
-        self.inner.slot_freed.notify_waiters();
-        slot
+    /// The 8192 bytes of `global/pg_control` as a backup taken now holds them: "in production" with the last checkpoint on
+    /// a primary, "in archive recovery" with the last restartpoint and the position to recover to on a standby.
+    pub fn control_file(&self) -> io::Result<Vec<u8>> {
+        let mut control = self.inner.control.clone();
+        let state = self.inner.lock();
+        let checkpoint = state.wal.checkpoint_at();
+        control.checkpoint = checkpoint.checkpoint;
+        control.checkpoint_copy = checkpoint.checkpoint_copy;
+        if state.in_recovery {
+            control.state = DbState::InArchiveRecovery;
+            control.min_recovery_point = state.wal.flush_position();
+            control.min_recovery_timeline = state.wal.timeline();
+        } else {
+            control.state = DbState::InProduction;
+            control.min_recovery_point = Lsn::INVALID;
+            control.min_recovery_timeline = TimelineId(0);
+        }
+        Ok(control.encode())
     }
-
-    /// Takes a slot for the session `pid`, which is going to stream from it.
-    pub fn acquire_slot(&self, name: &str, pid: i32) -> Result<SlotState, Diagnostic> {
-        self.inner.lock().slots.acquire(name, pid)
-    }
-
-    /// Gives a slot back.
-    pub fn release_slot(&self, name: &str, pid: i32) {
-        self.inner.lock().slots.release(name, pid);
-        self.inner.slot_freed.notify_waiters();
-    }
-
-    /// Drops the temporary slots of a session: after any error, and at its end.
-    pub fn drop_temporary_slots(&self, pid: i32) {
-        self.inner.lock().slots.drop_temporary(pid);
-        self.inner.slot_freed.notify_waiters();
-    }
-
-    /// Lets go of everything that the session `pid` holds.
-    pub fn end_session(&self, pid: i32) {
-        self.inner.lock().slots.end_session(pid);
-        self.inner.slot_freed.notify_waiters();
-    }
-
-    /// A slot as READ_REPLICATION_SLOT sees it.
-    pub fn read_slot(&self, name: &str) -> Option<SlotState> {
-        self.inner.lock().slots.get(name).cloned()
-    }
-
-    /// Notes that the client of a slot has flushed WAL up to `position`.
-    pub fn confirm_flush(&self, name: &str, position: Lsn) {
-        self.inner.lock().slots.confirm(name, position);
-    }
-
-    /// Every slot, by name.
-    pub fn slots(&self) -> Vec<SlotState> {
-        self.inner.lock().slots.all()
-    }
-
-    /// Removes every segment through `through`, needed or not (a fault), and returns the slots that this invalidated, as
-    /// they were before.
-    pub fn recycle_wal(&self, _through: WalFileName) -> Vec<SlotState> {
-        Vec::new()
-    }
-
-    /// Ends the current segment (`pg_switch_wal`), and returns where the next begins.
-    pub fn switch_wal(&self) -> Lsn {
-        self.flush_position()
-    }
-
-    /// Writes a checkpoint, or makes a restartpoint of a standby, and removes the segments that nothing needs any more.
-    pub fn checkpoint(&self) {}
-
-    /// Ends recovery on a new timeline (`pg_promote`).
-    pub fn promote(&self) -> Result<TimelineId, Diagnostic> {
-        let refusal = Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is not in progress");
-        Err(refusal.with_hint("Recovery control functions can only be executed during recovery."))
-    }
-}
-
-/// What a sound backup of `cluster` must hold: every file with the path that the manifest gives it, in the order of
-/// sending, without the three files that are different in each backup (`backup_label`, `tablespace_map`,
-/// `global/pg_control`) and without WAL.
-pub fn ground_truth(_cluster: &Cluster) -> io::Result<Box<dyn Iterator<Item = io::Result<(Vec<u8>, Entry)>> + Send>> {
-    Ok(Box::new(std::iter::empty()))
 }

@@ -34,7 +34,7 @@ impl Settings {
             ("TimeZone", "UTC"),
             ("log_timezone", "UTC"),
             ("wal_block_size", "8192"),
-            ("wal_level", "replica"),
+            ("wal_level", version.replica_wal_level()),
             ("wal_sender_timeout", "1min"),
         ] {
             settings.set(name, value);

@@ -6,6 +6,8 @@ use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::version::ServerVersion;
 
+use super::Cluster;
+
 /// A physical replication slot, as `pg_replication_slots` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotState {
@@ -174,6 +176,72 @@ fn validate_name(name: &str) -> Result<(), Diagnostic> {
         return Err(Diagnostic::error(SqlState::INVALID_NAME, message).with_hint(hint));
     }
     Ok(())
+}
+
+impl Cluster {
+    /// Creates a physical slot for the session `pid`. `reserve` keeps WAL from the last checkpoint's redo point on.
+    pub fn create_slot(&self, name: &str, temporary: bool, reserve: bool, pid: i32) -> Result<(), Diagnostic> {
+        let mut state = self.inner.lock();
+        let reserved = reserve.then(|| state.wal.checkpoint_at().redo);
+        state.slots.create(name, temporary, reserved, pid)
+    }
+
+    /// Drops a slot. With `wait`, waits until the session that holds it lets it go.
+    pub async fn drop_slot(&self, name: &str, pid: i32, wait: bool) -> Result<(), Diagnostic> {
+        loop {
+            let freed = self.inner.slot_freed.notified();
+            let result = self.inner.lock().slots.drop(name, pid);
+            match result {
+                Err(refusal) if wait && refusal.code == SqlState::OBJECT_IN_USE => freed.await,
+                done => return done,
+            }
+        }
+    }
+
+    /// Drops a slot whoever holds it (a fault), and returns what it was.
+    pub fn drop_slot_by_force(&self, name: &str) -> Option<SlotState> {
+        let slot = self.inner.lock().slots.drop_by_force(name);
+        self.inner.slot_freed.notify_waiters();
+        slot
+    }
+
+    /// Takes a slot for the session `pid`, which is going to stream from it.
+    pub fn acquire_slot(&self, name: &str, pid: i32) -> Result<SlotState, Diagnostic> {
+        self.inner.lock().slots.acquire(name, pid)
+    }
+
+    /// Gives a slot back.
+    pub fn release_slot(&self, name: &str, pid: i32) {
+        self.inner.lock().slots.release(name, pid);
+        self.inner.slot_freed.notify_waiters();
+    }
+
+    /// Drops the temporary slots of a session: after any error, and at its end.
+    pub fn drop_temporary_slots(&self, pid: i32) {
+        self.inner.lock().slots.drop_temporary(pid);
+        self.inner.slot_freed.notify_waiters();
+    }
+
+    /// Lets go of everything that the session `pid` holds.
+    pub fn end_session(&self, pid: i32) {
+        self.inner.lock().slots.end_session(pid);
+        self.inner.slot_freed.notify_waiters();
+    }
+
+    /// A slot as READ_REPLICATION_SLOT sees it.
+    pub fn read_slot(&self, name: &str) -> Option<SlotState> {
+        self.inner.lock().slots.get(name).cloned()
+    }
+
+    /// Notes that the client of a slot has flushed WAL up to `position`.
+    pub fn confirm_flush(&self, name: &str, position: Lsn) {
+        self.inner.lock().slots.confirm(name, position);
+    }
+
+    /// Every slot, by name.
+    pub fn slots(&self) -> Vec<SlotState> {
+        self.inner.lock().slots.all()
+    }
 }
 
 #[cfg(test)]

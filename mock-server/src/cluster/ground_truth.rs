@@ -1,0 +1,30 @@
+//! What a sound backup holds.
+
+use std::io;
+
+use super::{Cluster, Entry, EntryKind};
+
+/// Paths, as bytes because they need not be text, and what lies there.
+pub type Truth = Box<dyn Iterator<Item = io::Result<(Vec<u8>, Entry)>> + Send>;
+
+/// What a sound backup of `cluster` must hold: each entry that is sent with the path of the manifest, in the order of
+/// sending, tablespaces first. Paths have no slash at the end and no `./` at the beginning; those of a tablespace begin with
+/// `pg_tblspc/<oid>/`. Left out are the files that are different in each backup (`backup_label`, `tablespace_map`,
+/// `global/pg_control`), WAL, and what cannot be sent at all.
+pub fn ground_truth(cluster: &Cluster) -> io::Result<Truth> {
+    let parts = cluster.tablespaces().into_iter().map(|tablespace| Some(tablespace.oid)).chain([None]);
+    let mut all: Truth = Box::new(std::iter::empty());
+    for part in parts {
+        let entries =
+            cluster.entries(part)?.filter(|entry| !matches!(entry, Ok(Entry { kind: EntryKind::Special, .. })));
+        all = Box::new(all.chain(entries.map(move |entry| entry.map(|entry| (path(part, &entry.name), entry)))));
+    }
+    Ok(all)
+}
+
+/// The path in the manifest of a member of the base archive or of a tablespace's.
+fn path(oid: Option<u32>, name: &[u8]) -> Vec<u8> {
+    let name = name.strip_prefix(b"./").unwrap_or(name);
+    let name = name.strip_suffix(b"/").unwrap_or(name);
+    oid.map_or_else(|| name.to_vec(), |oid| [format!("pg_tblspc/{oid}/").as_bytes(), name].concat())
+}

@@ -1,0 +1,188 @@
+//! Contents of synthetic relations: pages that are a function of the seed, the file and the block number.
+
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::page::{self, BLOCK_SIZE, BLOCKS_PER_FILE, PageHeader};
+
+/// Bytes in one file of a relation.
+pub(in super::super) const SEGMENT_BYTES: u64 = BLOCK_SIZE as u64 * BLOCKS_PER_FILE as u64;
+
+/// Increment and finaliser of `SplitMix64`: any word of the sequence can be computed by itself.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Mixes a number so that every bit of it matters to every bit of the result.
+pub(in super::super) const fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
+}
+
+/// A key for `name` in the cluster that `seed` makes.
+pub(in super::super) fn key(seed: u64, name: &[u8]) -> u64 {
+    // FNV-1a over the name, from a start that the seed decides.
+    let hash =
+        name.iter().fold(mix(seed ^ GOLDEN), |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3));
+    mix(hash)
+}
+
+/// Word number `index` of the sequence that `key` begins.
+fn word(key: u64, index: u64) -> u64 {
+    mix(key.wrapping_add(GOLDEN.wrapping_mul(index.wrapping_add(1))))
+}
+
+/// What the pages of a fork look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Layout {
+    /// Line pointers and tuples; now and then a page that was never initialised.
+    Heap,
+    /// As a heap page, with 16 bytes of special space (`BTPageOpaqueData`).
+    Index,
+    /// A header and a body without structure: free space and visibility maps.
+    Map,
+}
+
+/// One file of a relation's fork, at most 1 GiB of its pages.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Pages {
+    /// The fork's, the same for all of its files.
+    pub(super) key: u64,
+    pub(super) layout: Layout,
+    /// The fork's block with which this file begins.
+    pub(super) first_block: u32,
+    pub(super) checksums: bool,
+    /// Page LSNs lie from here …
+    pub(super) oldest_lsn: Lsn,
+    /// … to before here.
+    pub(super) newest_lsn: Lsn,
+}
+
+impl Pages {
+    /// Fills `buf` with the file's bytes from `offset`.
+    pub(in super::super) fn read(&self, offset: u64, buf: &mut [u8]) {
+        let block_size = BLOCK_SIZE as u64;
+        let mut block = offset / block_size;
+        let mut skip = usize::try_from(offset % block_size).unwrap_or(0);
+        let mut page = [0; BLOCK_SIZE];
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let number = u32::try_from(block).unwrap_or(u32::MAX);
+            self.fill(self.first_block.saturating_add(number), &mut page);
+            let wanted = rest.len().min(BLOCK_SIZE - skip);
+            let (piece, after) = rest.split_at_mut(wanted);
+            piece.copy_from_slice(&page[skip..skip + wanted]);
+            rest = after;
+            skip = 0;
+            block += 1;
+        }
+    }
+
+    /// Makes block `block` of the fork.
+    fn fill(&self, block: u32, page: &mut [u8; BLOCK_SIZE]) {
+        page.fill(0);
+        let key = word(self.key, block.into());
+        if self.layout == Layout::Heap && block > 0 && key.is_multiple_of(97) {
+            return;
+        }
+        let span = self.newest_lsn.0.saturating_sub(self.oldest_lsn.0).max(8);
+        let lsn = Lsn(self.oldest_lsn.0 + mix(key ^ 1) % span).align_down(8);
+        let special = if self.layout == Layout::Index { BLOCK_SIZE - 16 } else { BLOCK_SIZE };
+        let (lower, upper) = match self.layout {
+            Layout::Map => (page::HEADER_SIZE, page::HEADER_SIZE),
+            Layout::Heap | Layout::Index => line_pointers(key, special, page),
+        };
+        for (index, bytes) in (0..).zip(page[upper..].chunks_mut(8)) {
+            bytes.copy_from_slice(&word(key, index).to_le_bytes()[..bytes.len()]);
+        }
+        let short = |offset: usize| u16::try_from(offset).unwrap_or(u16::MAX);
+        let upper = if self.layout == Layout::Map { special } else { upper };
+        let header =
+            PageHeader { lower: short(lower), upper: short(upper), special: short(special), ..PageHeader::empty(lsn) };
+        header.write(page);
+        if self.checksums {
+            page::set_checksum(page, block);
+        }
+    }
+}
+
+/// Writes line pointers (`ItemIdData`) for tuples of one length that lie before `special`, and returns where they end and
+/// where the tuples begin.
+fn line_pointers(key: u64, special: usize, page: &mut [u8; BLOCK_SIZE]) -> (usize, usize) {
+    /// `LP_NORMAL`.
+    const NORMAL: u32 = 1;
+    let choice = |index: u64, limit: u64| usize::try_from(mix(key ^ index) % limit).unwrap_or(0);
+    let length = 40 + 8 * choice(2, 24);
+    let most = (special - page::HEADER_SIZE) / (length + 4);
+    let count = most - choice(3, 1 + most as u64 / 4);
+    for item in 0..count {
+        let offset = special - (item + 1) * length;
+        let bits = u32::try_from(offset | length << 17).unwrap_or(0) | NORMAL << 15;
+        let at = page::HEADER_SIZE + 4 * item;
+        page[at..at + 4].copy_from_slice(&bits.to_le_bytes());
+    }
+    (page::HEADER_SIZE + 4 * count, special - count * length)
+}
+
+#[cfg(test)]
+mod tests {
+    use backstop_protocol::page::{PageCheck, verify};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pages(layout: Layout, first_block: u32) -> Pages {
+        let key = key(7, b"base/5/1259");
+        Pages { key, layout, first_block, checksums: true, oldest_lsn: Lsn(0x100_0028), newest_lsn: Lsn(0x200_0000) }
+    }
+
+    #[test]
+    fn pages_are_valid_and_old() {
+        for layout in [Layout::Heap, Layout::Index, Layout::Map] {
+            let mut new = 0;
+            for block in 0..300 {
+                let mut page = [0; BLOCK_SIZE];
+                pages(layout, BLOCKS_PER_FILE).read(block * BLOCK_SIZE as u64, &mut page);
+                let number = BLOCKS_PER_FILE + u32::try_from(block).expect("small");
+                match verify(&page, number) {
+                    PageCheck::New => new += 1,
+                    check => assert_eq!(check, PageCheck::Ok, "block {number} of {layout:?}"),
+                }
+                let header = PageHeader::parse(&page);
+                assert!(header.lsn < Lsn(0x200_0000));
+                assert!(header.lower <= header.upper && header.upper <= header.special);
+            }
+            assert_eq!(new > 0, layout == Layout::Heap);
+        }
+    }
+
+    #[test]
+    fn checksums_can_be_off() {
+        let mut page = [0; BLOCK_SIZE];
+        Pages { checksums: false, ..pages(Layout::Heap, 0) }.read(0, &mut page);
+        assert_eq!(PageHeader::parse(&page).checksum, 0);
+    }
+
+    #[test]
+    fn blocks_and_files_differ() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..4 {
+            for name in ["base/1/1259", "base/4/1259", "base/1/1259_fsm"] {
+                let mut bytes = vec![0; 8 * BLOCK_SIZE];
+                Pages { key: key(seed, name.as_bytes()), ..pages(Layout::Map, 0) }.read(0, &mut bytes);
+                for page in bytes.chunks(BLOCK_SIZE) {
+                    assert!(seen.insert(page.to_vec()), "{name} with seed {seed}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_part_equals_the_whole(offset in 0..40_000_usize, length in 0..20_000_usize) {
+            let pages = pages(Layout::Index, 5);
+            let mut whole = vec![0; 60_000];
+            pages.read(0, &mut whole);
+            let mut part = vec![0; length];
+            pages.read(offset as u64, &mut part);
+            prop_assert_eq!(&part[..], &whole[offset..offset + length]);
+        }
+    }
+}
