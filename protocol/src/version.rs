@@ -539,6 +539,16 @@ impl ServerVersion {
         if self.has_archive_stream() { 32768 } else { 8192 }
     }
 
+    /// Whether `data_directory_mode` exists: since 11 the group may be allowed to read a data directory.
+    pub fn has_group_access(self) -> bool {
+        self >= Self::V11
+    }
+
+    /// Whether a standby is made by `standby.signal` and settings in `postgresql.auto.conf`, not by `recovery.conf`.
+    pub fn has_recovery_signal(self) -> bool {
+        self >= Self::V12
+    }
+
     /// The newest protocol minor version that the server speaks: 3.2 since 18.
     pub fn newest_protocol_minor(self) -> u32 {
         if self >= Self::V18 { 2 } else { 0 }
