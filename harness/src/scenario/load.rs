@@ -73,7 +73,9 @@ pub fn find(directory: &Path) -> Result<Vec<Found>, LoadError> {
             let path = error.path().unwrap_or(directory).to_owned();
             LoadError::Unreadable { path, source: error.into() }
         })?;
-        if !entry.file_type().is_dir() && entry.path().extension().is_some_and(|extension| extension == "toml") {
+        let is_toml = entry.path().extension().is_some_and(|extension| extension == "toml");
+        // The scenarios lie in a crate of their own.
+        if !entry.file_type().is_dir() && is_toml && entry.file_name() != "Cargo.toml" {
             let relative = entry.path().strip_prefix(directory).unwrap_or(entry.path());
             found.push(Found { id: id_of(relative, entry.path())?, path: entry.path().to_owned() });
         }

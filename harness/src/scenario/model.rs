@@ -17,8 +17,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::standin::{Fault, Point};
 use super::sweep::Sweep;
+use backstop_mock::fault::{Fault, Point};
 
 /// The name of the client that a scenario has if it says nothing else.
 pub const DEFAULT_CLIENT: &str = "backup";

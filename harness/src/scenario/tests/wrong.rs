@@ -347,8 +347,7 @@ fn a_segment_name_is_wrong() {
 when.copy-done = {}
 do.recycle-wal = { through = "000000010000000000000G05" }
 "#)), @r#"
-     × invalid WAL file name "000000010000000000000G05": expected 24 upper-case hexadecimal digits such as
-     │ "000000010000000000000003"
+     × invalid WAL file name "000000010000000000000G05": expected 24 upper-case hexadecimal digits such as "000000010000000000000003"
       ╭─[scenarios/area/name.toml:5:4]
     4 │ when.copy-done = {}
     5 │ do.recycle-wal = { through = "000000010000000000000G05" }
@@ -667,14 +666,14 @@ do.close = {}
 #[test]
 fn a_sweep_cannot_stand_still() {
     insta::assert_snapshot!(refusal(&with_head(r#"[[fault]]
-when.every = { unit = "byte", step = 0 }
+when.every = { unit = "message", step = 0 }
 do.close = {}
 "#)), @r#"
      × step must be at least 1
-      ╭─[scenarios/area/name.toml:4:38]
+      ╭─[scenarios/area/name.toml:4:41]
     3 │ [[fault]]
-    4 │ when.every = { unit = "byte", step = 0 }
-      ·                                      ─
+    4 │ when.every = { unit = "message", step = 0 }
+      ·                                         ─
     5 │ do.close = {}
       ╰────
     "#);
