@@ -11,6 +11,7 @@
 //! | tell people and machines about it | [`report`] |
 //! | do all this from the command line | [`cli`] |
 
+pub mod cli;
 pub mod event;
 pub mod plan;
 pub mod report;

@@ -1,11 +1,8 @@
 //! The command line: `backstop run`, `serve`, `list`, `explain` and `schema`.
 
-mod cancel;
 mod explain;
 mod list;
-mod run;
 mod schema;
-mod serve;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -47,10 +44,6 @@ fault; else the worst verdict: 100 failure, 101 silent corruption, 102 hang, 103
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run cases and judge them
-    Run(run::RunArgs),
-    /// Serve one scenario to whoever connects
-    Serve(serve::ServeArgs),
     /// List scenarios and count cases by area
     List(list::ListArgs),
     /// Show what one case is, with every default spelt out
@@ -79,8 +72,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Run(args) => run::run(args),
-        Command::Serve(args) => serve::run(args),
         Command::List(args) => list::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
@@ -122,9 +113,8 @@ impl Failure {
 
     fn print(&self) {
         let text = match self {
-            Self::Load(LoadError::Scenario(error)) => {
-                error.draw(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
-            }
+            Self::Load(LoadError::Scenario(error)) => error
+                .draw(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())),
             other => format!("error: {other}\n"),
         };
         // Nobody is left to tell if this fails.
@@ -141,8 +131,7 @@ impl From<io::Error> for Failure {
 
 /// The one case that `wanted` stands for.
 fn one_case(wanted: &str, root: &Root) -> Result<Case, Failure> {
-    let selection =
-        Selection { wanted: vec![wanted.to_owned()], root: root.scenarios.clone(), ..Selection::default() };
+    let selection = Selection { wanted: vec![wanted.to_owned()], root: root.scenarios.clone(), ..Selection::default() };
     let mut cases = selection.cases()?;
     match (cases.pop(), cases.last()) {
         (Some(only), None) => Ok(only),

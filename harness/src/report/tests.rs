@@ -109,10 +109,10 @@ fn the_terminal_shows_what_is_wrong_and_how_to_run_it_again() {
         pass crash/everywhere (builtin): 2 steps
 
                                               builtin  exec=tool -D {dir}
-    crash/everywhere                          pass     -                 
-    sound/plain                               pass     weak              
-    tar/tar-empty-archive[server.version=18]  -        CORRUPT           
-    wal/slot                                  -        skip              
+    crash/everywhere                          pass     -
+    sound/plain                               pass     weak
+    tar/tar-empty-archive[server.version=18]  -        CORRUPT
+    wal/slot                                  -        skip
 
     6 cases: 3 passed, 1 weak, 1 silent corruption, 1 skipped in 2.50 s (2.0 cases/s)
     "#);

@@ -71,7 +71,8 @@ pub fn find(directory: &Path) -> Result<Vec<Found>, LoadError> {
     for entry in walkdir::WalkDir::new(directory).sort_by_file_name().into_iter().filter_entry(visible) {
         let entry = entry.map_err(|error| {
             let path = error.path().unwrap_or(directory).to_owned();
-            LoadError::Unreadable { path, source: error.into() }
+            let source = error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of symbolic links"));
+            LoadError::Unreadable { path, source }
         })?;
         let is_toml = entry.path().extension().is_some_and(|extension| extension == "toml");
         // The scenarios lie in a crate of their own.

@@ -148,6 +148,19 @@ fn a_sweep_is_one_case_until_it_is_counted() {
 }
 
 #[test]
+fn what_is_explained_can_be_read_again() {
+    let text = with_head(
+        "seed = 3\n[cluster]\nwal-start = \"0/3000000\"\n[[cluster.tablespace]]\noid = 16400\nlocation = \"/t\"\n\
+         [server.settings]\nwal_keep_size = \"0\"\n\
+         [[client]]\nslot = { create = \"s\" }\nmax-rate = \"32KiB/s\"\nstarts.start-position = {}\n",
+    );
+    for case in cases(RECYCLED).into_iter().chain(cases(&text)) {
+        let explained = toml::to_string_pretty(&*case.scenario).expect("a printed scenario");
+        assert_eq!(cases(&explained)[0].scenario, case.scenario, "{explained}");
+    }
+}
+
+#[test]
 fn points_keep_their_positions() {
     let text = "[[fault]]\nwhen.member = { path = \"base/5/1259\", at = \"50%\", nth = 2 }\ndo.close = {}\n";
     let fault = &cases(&with_head(text))[0].scenario.faults[0];
