@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use backstop_mock::config::TablespaceConfig;
 pub use backstop_mock::config::{Auth, Role, Source};
 use backstop_mock::units::{ByteRate, ByteSize, Span};
 use backstop_protocol::lsn::Lsn;
@@ -150,6 +151,13 @@ pub struct Tablespace {
     /// About how large it is.
     #[serde(default = "default_tablespace_size")]
     pub size: ByteSize,
+}
+
+impl From<&Tablespace> for TablespaceConfig {
+    fn from(tablespace: &Tablespace) -> Self {
+        let Tablespace { oid, location, size } = tablespace;
+        Self { oid: *oid, location: location.clone(), size: size.0 }
+    }
 }
 
 fn default_tablespace_size() -> ByteSize {
