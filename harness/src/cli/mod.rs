@@ -1,8 +1,11 @@
 //! The command line: `backstop run`, `serve`, `list`, `explain` and `schema`.
 
+mod cancel;
 mod explain;
 mod list;
+mod run;
 mod schema;
+mod serve;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -44,6 +47,10 @@ fault; else the worst verdict: 100 failure, 101 silent corruption, 102 hang, 103
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run cases and judge them
+    Run(run::RunArgs),
+    /// Serve one scenario to whoever connects
+    Serve(serve::ServeArgs),
     /// List scenarios and count cases by area
     List(list::ListArgs),
     /// Show what one case is, with every default spelt out
@@ -72,6 +79,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(&args),
         Command::List(args) => list::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
