@@ -18,6 +18,8 @@ pub mod fault;
 mod random;
 pub mod server;
 mod session;
+#[cfg(test)]
+mod testing;
 pub mod transcript;
 pub mod transport;
 pub mod units;

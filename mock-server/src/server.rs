@@ -484,6 +484,11 @@ impl Shared {
     /// them away.
     pub(crate) fn act(self: &Arc<Self>, action: &Action) {
         let failed = |what: &dyn std::fmt::Display| self.note(0, &format!("{}: {what}", action.name()));
+        let failed_unless = |found: bool, slot: &str| {
+            if !found {
+                failed(&format_args!("replication slot \"{slot}\" does not exist"));
+            }
+        };
         match action {
             Action::Terminate { client: Some(client) } => self.order(Order::Terminate, Some(client)),
             Action::Shutdown { mode: ShutdownMode::Immediate } => {
@@ -511,9 +516,8 @@ impl Shared {
                 self.cluster.switch_wal();
             }
             Action::DropSlot { slot } => {
-                if self.cluster.drop_slot_by_force(slot).is_none() {
-                    failed(&format_args!("replication slot \"{slot}\" does not exist"));
-                }
+                let dropped = self.cluster.drop_slot_by_force(slot);
+                failed_unless(dropped.is_some(), slot);
             }
             Action::StartBackup {} => match self.cluster.start_backup("fault", true) {
                 Ok(backup) => self.book().held_backups.push(backup),

@@ -91,7 +91,7 @@ impl Recorder {
         }
         if self.events.len() >= MAX_EVENTS {
             if let Some(last) = self.events.last_mut() {
-                last.detail = "the transcript is full: what follows is not recorded".to_owned();
+                "the transcript is full: what follows is not recorded".clone_into(&mut last.detail);
             }
             return;
         }

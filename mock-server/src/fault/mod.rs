@@ -17,6 +17,9 @@ mod plan;
 pub mod point;
 mod validate;
 
+#[cfg(test)]
+mod tests;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -176,9 +176,16 @@ impl Point {
         matches!(self, Self::Member { at: None, .. })
     }
 
-    /// Whether a message of the server stands at the point, which can be left out, repeated or preceded by others.
+    /// Whether one message, or one result set, of the server stands at the point, which can be left out or repeated.
     pub(super) fn has_message(&self) -> bool {
-        !matches!(self, Self::Connect { .. } | Self::Command { .. } | Self::StatusUpdate { .. } | Self::Clock { .. })
+        !matches!(
+            self,
+            Self::Connect { .. }
+                | Self::Startup { .. }
+                | Self::Command { .. }
+                | Self::StatusUpdate { .. }
+                | Self::Clock { .. }
+        )
     }
 }
 

@@ -11,91 +11,69 @@ impl Fault {
         let (point, action) = (&self.when, &self.r#do);
         self.validate_point()?;
         self.validate_values()?;
-        let needs = |what: &str| Err(format!("{} cannot strike at {}: it needs {what}", action.name(), point.name()));
-        match action {
-            // A session's pace and end, and the server's own affairs: anywhere in a session.
-            Action::Close {} | Action::Reset {} => Ok(()),
-            Action::Shutdown { .. }
+        let needed = match action {
+            // The server's own affairs, and the end of a connection: always.
+            Action::Close {}
+            | Action::Reset {}
+            | Action::Terminate { client: Some(_) }
+            | Action::Shutdown { .. }
             | Action::Crash { .. }
             | Action::Promote {}
             | Action::RecycleWal { .. }
             | Action::SwitchWal {}
             | Action::DropSlot { .. }
             | Action::StartBackup {}
-            | Action::AbortBackup {} => Ok(()),
-            Action::Terminate { client: Some(_) } => Ok(()),
-            Action::Terminate { client: None } => match point {
-                Point::Clock { .. } => needs("a session, or a client of its own"),
-                _ => Ok(()),
-            },
-            Action::Delay { .. } | Action::Stall { .. } | Action::Throttle { .. } | Action::Chop { .. } => {
-                match point {
-                    Point::Clock { .. } => needs("a session"),
-                    _ => Ok(()),
-                }
+            | Action::AbortBackup {} => None,
+            Action::Delay { .. }
+            | Action::Stall { .. }
+            | Action::Throttle { .. }
+            | Action::Chop { .. }
+            | Action::Insert { .. }
+            | Action::Error { .. }
+            | Action::Terminate { client: None } => {
+                let clock = matches!(point, Point::Clock { .. });
+                clock.then_some("a session of its own")
             }
-            Action::Error { .. } => match point {
-                Point::Clock { .. } => needs("a session"),
-                _ => Ok(()),
-            },
-            Action::Notice { .. } => match point {
-                Point::Clock { .. } | Point::Connect { .. } | Point::Startup { .. } => {
-                    needs("a session that has begun")
-                }
-                _ => Ok(()),
-            },
-            Action::Insert { .. } => match point {
-                Point::Clock { .. } => needs("a session"),
-                _ => Ok(()),
-            },
-            Action::Drop {} => match point {
-                Point::StatusUpdate { .. } => Ok(()),
-                Point::Startup { .. } => needs("a message: startup is followed by several"),
-                _ if point.is_header() => needs("a message: use omit-member"),
-                _ if point.has_message() => Ok(()),
-                _ => needs("a message"),
-            },
-            Action::Repeat {} => match point {
-                Point::Startup { .. } => needs("a message: startup is followed by several"),
-                _ if point.has_message() => Ok(()),
-                _ => needs("a message"),
-            },
-            Action::Garble { .. } => match point {
-                Point::WalData { .. } => Ok(()),
-                _ if point.is_archived_byte() => Ok(()),
-                _ => needs("a byte: archive-data, member with at, manifest-data or wal-data"),
-            },
-            Action::Truncate { to } => match point {
-                Point::ArchiveBegin { .. } | Point::ManifestBegin { .. } if to.is_some() => Ok(()),
-                Point::ArchiveBegin { .. } | Point::ManifestBegin { .. } => needs("\"to\""),
-                _ if (point.is_archived_byte() || point.is_header()) && to.is_none() => Ok(()),
-                _ if point.is_archived_byte() || point.is_header() => {
-                    needs("no \"to\": the point says where the archive ends")
-                }
-                _ => needs("an archive or the manifest"),
+            Action::Notice { .. } => {
+                let early = matches!(point, Point::Clock { .. } | Point::Connect { .. } | Point::Startup { .. });
+                early.then_some("a session that has begun")
+            }
+            Action::Drop {} if matches!(point, Point::StatusUpdate { .. }) => None,
+            Action::Drop {} if point.is_header() => Some("a message: use omit-member"),
+            Action::Drop {} | Action::Repeat {} => (!point.has_message()).then_some("a message of its own"),
+            Action::Garble { .. } => {
+                let byte = point.is_archived_byte() || matches!(point, Point::WalData { .. });
+                (!byte).then_some("a byte: archive-data, member with at, manifest-data or wal-data")
+            }
+            Action::Truncate { to } => match (point, to) {
+                (Point::ArchiveBegin { .. } | Point::ManifestBegin { .. }, Some(_)) => None,
+                (Point::ArchiveBegin { .. } | Point::ManifestBegin { .. }, None) => Some("\"to\""),
+                _ if !point.is_archived_byte() && !point.is_header() => Some("an archive or the manifest"),
+                (_, None) => None,
+                (_, Some(_)) => Some("no \"to\": the point says where the archive ends"),
             },
             Action::RenameMember { .. }
             | Action::RetypeMember { .. }
             | Action::RelinkMember { .. }
             | Action::ResizeHeader { .. }
             | Action::BreakHeader {}
-            | Action::OmitMember {} => match point {
-                Point::Member { at: None, .. } => Ok(()),
-                _ => needs("a member's header: member without at"),
-            },
-            Action::OmitArchive {} => match point {
-                Point::ArchiveBegin { .. } => Ok(()),
-                _ => needs("archive-begin"),
-            },
-            Action::OmitTrailer {} => match point {
-                Point::ArchiveBegin { .. } | Point::ArchiveEnd { .. } => Ok(()),
-                _ => needs("archive-begin or archive-end"),
-            },
-            Action::ExtraMember { .. } => match point {
-                Point::ArchiveEnd { .. } => Ok(()),
-                _ if point.is_header() => Ok(()),
-                _ => needs("a place between members: member without at, or archive-end"),
-            },
+            | Action::OmitMember {} => (!point.is_header()).then_some("a member's header: member without at"),
+            Action::OmitArchive {} => {
+                let begin = matches!(point, Point::ArchiveBegin { .. });
+                (!begin).then_some("archive-begin")
+            }
+            Action::OmitTrailer {} => {
+                let edge = matches!(point, Point::ArchiveBegin { .. } | Point::ArchiveEnd { .. });
+                (!edge).then_some("archive-begin or archive-end")
+            }
+            Action::ExtraMember { .. } => {
+                let between = point.is_header() || matches!(point, Point::ArchiveEnd { .. });
+                (!between).then_some("a place between members: member without at, or archive-end")
+            }
+        };
+        match needed {
+            None => Ok(()),
+            Some(what) => Err(format!("{} cannot strike at {}: it needs {what}", action.name(), point.name())),
         }
     }
 

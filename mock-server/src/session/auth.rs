@@ -103,7 +103,7 @@ impl Session {
         // A role's salt is the same in all its sessions, as if it were stored.
         let salt = random::bytes(seed, 0, &format!("scram salt of {}", self.user));
         let nonce = random::bytes(seed, number, "scram nonce");
-        let exchange = Exchange::begin(&initial, secret.as_deref(), salt, nonce).map_err(scram_stop)?;
+        let exchange = Exchange::begin(&initial, secret.as_deref(), salt, nonce).map_err(|error| scram_stop(&error))?;
         self.ask(Authentication::SaslContinue(exchange.server_first().to_owned().into())).await?;
         let response = self.answer().await?;
         match exchange.finish(&response) {
@@ -112,12 +112,12 @@ impl Session {
                 Ok(true)
             }
             Err(ScramError::Refused) => Ok(false),
-            Err(error) => Err(scram_stop(error)),
+            Err(error) => Err(scram_stop(&error)),
         }
     }
 }
 
-fn scram_stop(error: ScramError) -> Stop {
+fn scram_stop(error: &ScramError) -> Stop {
     match error {
         ScramError::Malformed(detail) => violation("malformed SCRAM message", Some(detail)),
         ScramError::Refused => violation("malformed SCRAM message", None),
@@ -127,4 +127,89 @@ fn scram_stop(error: ScramError) -> Stop {
 fn violation(message: &str, detail: Option<&str>) -> Stop {
     let diagnostic = Diagnostic::error(SqlState::PROTOCOL_VIOLATION, message);
     Diagnostic { detail: detail.map(str::to_owned), ..diagnostic }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use backstop_protocol::backend::{Authentication, BackendMessage};
+    use backstop_protocol::frontend::FrontendMessage;
+    use backstop_protocol::version::ServerVersion;
+    use bytes::{BufMut, BytesMut};
+    use postgres_protocol::authentication::md5_hash;
+    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+
+    use crate::config::{Auth, Config};
+    use crate::server::Server;
+    use crate::testing::{Client, End, config, diagnostics};
+
+    fn server(auth: Auth, settings: &[(&str, &str)]) -> Server {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Server::new(Config { auth, settings, ..config(ServerVersion::V18, vec![]) }).unwrap()
+    }
+
+    /// Answers challenges as postgres-protocol does; the errors that came, and the end.
+    async fn log_in(server: &Server, password: &str) -> (Vec<String>, End) {
+        let mut client = Client::connect(server);
+        client.start_up("test").await;
+        let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        loop {
+            let message = match client.next().await {
+                Ok(BackendMessage::Authentication(asked)) => asked,
+                Ok(BackendMessage::ErrorResponse(error)) => {
+                    let told = diagnostics(&[BackendMessage::ErrorResponse(error)]);
+                    return (told, client.next().await.unwrap_err());
+                }
+                Ok(BackendMessage::ReadyForQuery(_)) => return (vec![], End::Ready),
+                Ok(_) => continue,
+                Err(end) => return (vec![], end),
+            };
+            let answer = match message {
+                Authentication::Ok => continue,
+                Authentication::CleartextPassword => [password.as_bytes(), b"\0"].concat(),
+                Authentication::Md5Password { salt } => {
+                    [md5_hash(b"repl", password.as_bytes(), salt).as_bytes(), b"\0"].concat()
+                }
+                Authentication::Sasl { mechanisms } => {
+                    assert_eq!(mechanisms, ["SCRAM-SHA-256"]);
+                    let mut answer = BytesMut::from(b"SCRAM-SHA-256\0".as_slice());
+                    answer.put_i32(i32::try_from(scram.message().len()).unwrap());
+                    answer.put_slice(scram.message());
+                    answer.to_vec()
+                }
+                Authentication::SaslContinue(data) => {
+                    scram.update(&data).unwrap();
+                    scram.message().to_vec()
+                }
+                Authentication::SaslFinal(data) => {
+                    scram.finish(&data).unwrap();
+                    continue;
+                }
+                Authentication::Other(code) => panic!("unknown challenge {code}"),
+            };
+            client.send(&FrontendMessage::Password(answer.into())).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_method_lets_in_who_knows_the_password() {
+        for auth in [Auth::Trust, Auth::Password, Auth::Md5, Auth::ScramSha256] {
+            let server = server(auth, &[("backstop.password", "geheim")]);
+            assert_eq!(log_in(&server, "geheim").await, (vec![], End::Ready), "{auth:?}");
+            let refused = vec!["FATAL 28P01: password authentication failed for user \"repl\"".to_owned()];
+            let expected = if auth == Auth::Trust { (vec![], End::Ready) } else { (refused, End::Closed(0)) };
+            assert_eq!(log_in(&server, "secret").await, expected, "{auth:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_role_is_refused_at_the_end() {
+        for auth in [Auth::Password, Auth::Md5, Auth::ScramSha256] {
+            let server = server(auth, &[("backstop.user", "other")]);
+            let refused = vec!["FATAL 28P01: password authentication failed for user \"repl\"".to_owned()];
+            assert_eq!(log_in(&server, "secret").await, (refused, End::Closed(0)), "{auth:?}");
+        }
+        let server = server(Auth::Trust, &[("backstop.user", "other")]);
+        let refused = vec!["FATAL 28000: role \"repl\" does not exist".to_owned()];
+        assert_eq!(log_in(&server, "").await, (refused, End::Closed(0)));
+    }
 }

@@ -17,7 +17,7 @@ impl Session {
         cluster.create_slot(&create.slot, create.temporary, options.reserve_wal, self.seat.pid)?;
         let names = ["slot_name", "consistent_point", "snapshot_name", "output_plugin"];
         let columns = names.map(|name| column(name, TEXT, -1)).to_vec();
-        self.rows(columns, vec![vec![value(&create.slot), value("0/0"), None, None]]).await
+        self.rows(columns, vec![vec![Some(value(&create.slot)), Some(value("0/0")), None, None]]).await
     }
 
     /// What a server says of logical decoding whose `wal_level` is `replica`.

@@ -330,7 +330,7 @@ impl Session {
             "" => self.send(BackendMessage::EmptyQueryResponse).await,
             "SELECT pg_catalog.set_config('search_path', '', false)" => {
                 let column = output::column("set_config", output::TEXT, -1);
-                self.rows(vec![column], vec![vec![output::value("")]]).await?;
+                self.rows(vec![column], vec![output::row([output::value("")])]).await?;
                 self.complete("SELECT 1").await
             }
             _ => unsupported("this server executes replication commands only"),

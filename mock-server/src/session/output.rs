@@ -32,8 +32,13 @@ pub(super) fn column(name: &str, type_oid: u32, type_modifier: i32) -> Column {
 }
 
 /// A value of a row.
-pub(super) fn value(value: impl Display) -> Option<Bytes> {
-    Some(value.to_string().into())
+pub(super) fn value(value: impl Display) -> Bytes {
+    value.to_string().into()
+}
+
+/// A row without NULLs.
+pub(super) fn row<const N: usize>(values: [Bytes; N]) -> Vec<Option<Bytes>> {
+    values.map(Some).to_vec()
 }
 
 impl Session {

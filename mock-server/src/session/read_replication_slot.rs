@@ -19,7 +19,7 @@ impl Session {
                     let switch = history.switches.iter().find(|switch| position < switch.at);
                     switch.map_or(current, |switch| switch.parent)
                 });
-                vec![value("physical"), slot.restart_lsn.and_then(value), timeline.and_then(value)]
+                vec![Some(value("physical")), slot.restart_lsn.map(value), timeline.map(value)]
             }
         };
         self.rows(columns, vec![row]).await

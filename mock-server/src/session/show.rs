@@ -2,7 +2,7 @@
 
 use backstop_protocol::backend::{Diagnostic, SqlState};
 
-use super::output::{TEXT, column, value};
+use super::output::{TEXT, column, row, value};
 use super::{Session, Stop};
 
 impl Session {
@@ -14,6 +14,6 @@ impl Session {
             let message = format!("unrecognized configuration parameter \"{name}\"");
             return Err(Diagnostic::error(SqlState::UNDEFINED_OBJECT, message).into());
         };
-        self.rows(vec![column(&name, TEXT, -1)], vec![vec![value(setting)]]).await
+        self.rows(vec![column(&name, TEXT, -1)], vec![row([value(setting)])]).await
     }
 }

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::faults::sleep_until;
-use super::output::{INT8, TEXT, column, value, write_data};
+use super::output::{INT8, TEXT, column, row, value, write_data};
 use super::wire::Received;
 use super::{Ending, Session, Stop, canceled, terminated};
 use crate::cluster::WalReadError;
@@ -72,7 +72,7 @@ impl Session {
         let next = streamed?;
         if let Some((timeline, position)) = next {
             let columns = vec![column("next_tli", INT8, -1), column("next_tli_startpos", TEXT, -1)];
-            self.rows(columns, vec![vec![value(timeline), value(position)]]).await?;
+            self.rows(columns, vec![row([value(timeline), value(position)])]).await?;
         }
         self.complete("START_STREAMING").await?;
         // While it streamed, a fast shutdown let it be.
@@ -171,9 +171,10 @@ impl Session {
             self.flush().await?;
             let (cluster, seat) = (self.shared.cluster.clone(), self.seat.clone());
             let grows = async {
-                match streaming.done_sending {
-                    false => drop(cluster.flushed_beyond(streaming.sent).await),
-                    true => std::future::pending().await,
+                if streaming.done_sending {
+                    std::future::pending().await
+                } else {
+                    cluster.flushed_beyond(streaming.sent).await
                 }
             };
             let deadline = streaming.deadline();
@@ -181,7 +182,7 @@ impl Session {
                 biased;
                 () = seat.cancel.notified() => return Err(canceled()),
                 received = self.wire.read(MAX_REPLY) => self.reply(streaming, received).await?,
-                () = grows => {}
+                _ = grows => {}
                 () = sleep_until(deadline) => self.check_timeout(streaming).await?,
                 _ = life.changed() => {}
             }
@@ -225,7 +226,7 @@ impl Session {
             end = end.min(start.saturating_add(piece as u64));
         }
         let mut data = vec![0; usize::try_from(end.0.saturating_sub(start.0)).unwrap_or_default()];
-        self.shared.cluster.read_wal(streaming.timeline, start, &mut data).map_err(|error| self.wal_error(&error))?;
+        self.shared.cluster.read_wal(streaming.timeline, start, &mut data).map_err(|error| wal_error(&error))?;
         if let Some(byte) = data.first_mut() {
             *byte ^= garbled;
         }
@@ -238,16 +239,6 @@ impl Session {
         }
         streaming.sent = end;
         Ok(())
-    }
-
-    /// What a server says that cannot read WAL.
-    pub(super) fn wal_error(&self, error: &WalReadError) -> Diagnostic {
-        let code = match error {
-            WalReadError::Removed(_) => SqlState::UNDEFINED_FILE,
-            WalReadError::NotThere => SqlState::INTERNAL_ERROR,
-            WalReadError::Io(_) => SqlState::IO_ERROR,
-        };
-        Diagnostic::error(code, error.to_string())
     }
 
     /// What the client says during the COPY.
@@ -343,6 +334,16 @@ impl Streaming {
         let timeout = self.timeout?;
         self.last_reply.checked_add(if self.waiting_for_reply { timeout } else { timeout / 2 })
     }
+}
+
+/// What a server says that cannot read WAL.
+pub(super) fn wal_error(error: &WalReadError) -> Diagnostic {
+    let code = match error {
+        WalReadError::Removed(_) => SqlState::UNDEFINED_FILE,
+        WalReadError::NotThere => SqlState::INTERNAL_ERROR,
+        WalReadError::Io(_) => SqlState::IO_ERROR,
+    };
+    Diagnostic::error(code, error.to_string())
 }
 
 /// The lowest bits of a byte.

@@ -137,7 +137,7 @@ impl Session {
             return Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into());
         }
         let replication = self.replication(startup.get("replication").unwrap_or("false"))?;
-        self.user = startup.get("user").unwrap_or_default().to_owned();
+        startup.get("user").unwrap_or_default().clone_into(&mut self.user);
         self.seat.identify(|identity| {
             identity.application_name = startup.get("application_name").map(str::to_owned);
         });

@@ -3,7 +3,7 @@
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
 use backstop_protocol::timeline::TimelineId;
 
-use super::output::{BYTEA, TEXT, column, value};
+use super::output::{BYTEA, TEXT, column, row, value};
 use super::{Session, Stop};
 
 impl Session {
@@ -20,6 +20,6 @@ impl Session {
             let message = format!("could not open file \"{path}\": No such file or directory");
             return Err(Diagnostic::error(SqlState::UNDEFINED_FILE, message).into());
         };
-        self.send(BackendMessage::DataRow(vec![value(name), value(history)])).await
+        self.send(BackendMessage::DataRow(row([value(name), value(history)]))).await
     }
 }

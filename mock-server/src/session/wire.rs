@@ -83,7 +83,7 @@ impl Wire {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Writes what waits. False if the connection broke.

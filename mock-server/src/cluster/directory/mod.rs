@@ -5,8 +5,6 @@
 
 mod exclude;
 mod load;
-#[cfg(test)]
-mod tests;
 mod walk;
 
 use std::fs::File;

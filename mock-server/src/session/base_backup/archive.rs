@@ -11,7 +11,9 @@ use backstop_protocol::wal_file::WalFileName;
 use bytes::Bytes;
 
 use super::super::canceled;
+use super::super::start_replication::wal_error;
 use super::data::Flow;
+use super::manifest::ManifestInProgress;
 use super::{Backup, Session, Stop};
 use crate::cluster::{BackupEnd, Entry, EntryKind, Tablespace};
 use crate::fault::{Action, MemberType, Moment, header};
@@ -195,7 +197,7 @@ impl Session {
         let mut size = 0;
         for entry in self.shared.cluster.entries(oid).map_err(|error| unreadable(".", &error))? {
             let entry = entry.map_err(|error| unreadable(".", &error))?;
-            if self.is_sent(backup, &entry) {
+            if Self::is_sent(backup, &entry) {
                 size += header + padded_size(entry.size());
             }
         }
@@ -208,7 +210,7 @@ impl Session {
     }
 
     /// Links of tablespaces stand either in the archive or in `tablespace_map`; special files nowhere.
-    fn is_sent(&self, backup: &Backup, entry: &Entry) -> bool {
+    fn is_sent(backup: &Backup, entry: &Entry) -> bool {
         match entry.kind {
             EntryKind::Symlink { .. } => !backup.options.tablespace_map,
             EntryKind::Special => false,
@@ -229,7 +231,7 @@ impl Session {
                 let warning = Diagnostic::warning(SqlState::WARNING, message);
                 self.send(BackendMessage::NoticeResponse(warning)).await?;
             }
-            if !self.is_sent(backup, &entry) {
+            if !Self::is_sent(backup, &entry) {
                 continue;
             }
             let (kind, listed) = match &entry.kind {
@@ -256,7 +258,7 @@ impl Session {
     async fn wal(&mut self, backup: &mut Backup, end: BackupEnd) -> Result<(), Stop> {
         let cluster = self.shared.cluster.clone();
         let directory = self.version.wal_directory();
-        let files = cluster.wal_files(backup.start, end.end).map_err(|error| self.wal_error(&error))?;
+        let files = cluster.wal_files(backup.start, end.end).map_err(|error| wal_error(&error))?;
         if files.is_empty() {
             let message = "could not find any WAL files";
             return Err(Diagnostic::error(SqlState::INTERNAL_ERROR, message).into());
@@ -357,7 +359,7 @@ impl Session {
 
     /// A member's bytes and their padding; its entry in the manifest.
     async fn content(&mut self, backup: &mut Backup, member: &Member, what: &str) -> Result<(), Stop> {
-        let mut hasher = backup.manifest.as_ref().filter(|_| member.listed).map(|manifest| manifest.hasher());
+        let mut hasher = backup.manifest.as_ref().filter(|_| member.listed).map(ManifestInProgress::hasher);
         let mut buffer = vec![0; PIECE.min(usize::try_from(member.size).unwrap_or(PIECE))];
         let mut offset = 0;
         while offset < member.size {
@@ -411,7 +413,7 @@ impl Session {
                 Ok(())
             }
             Content::Wal(file) => {
-                self.shared.cluster.read_wal_file(*file, offset, piece).map_err(|error| self.wal_error(&error))
+                self.shared.cluster.read_wal_file(*file, offset, piece).map_err(|error| wal_error(&error))
             }
         }
     }

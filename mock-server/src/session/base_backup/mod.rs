@@ -146,11 +146,11 @@ impl Session {
         let precise = self.version.describes_rows_precisely();
         let modifier = if precise { -1 } else { 0 };
         let mut columns = vec![column("recptr", TEXT, modifier)];
-        let mut row = vec![value(position)];
+        let mut row = vec![Some(value(position))];
         if self.version.has_timeline_history() {
             let tli = column("tli", INT8, modifier);
             columns.push(if precise { tli } else { Column { type_len: -1, ..tli } });
-            row.push(value(timeline));
+            row.push(Some(value(timeline)));
         }
         self.result_set(moment, columns, vec![row]).await
     }
@@ -164,11 +164,14 @@ impl Session {
             column("size", INT8, modifier),
         ];
         let cluster = &self.shared.cluster;
-        let size = |oid| backup.options.progress.then(|| cluster.tablespace_size(oid) / 1024).and_then(value);
+        let size = |oid| backup.options.progress.then(|| value(cluster.tablespace_size(oid) / 1024));
         let mut rows: Vec<_> = backup
             .tablespaces
             .iter()
-            .map(|tablespace| vec![value(tablespace.oid), value(&tablespace.location), size(Some(tablespace.oid))])
+            .map(|tablespace| {
+                let (oid, location) = (value(tablespace.oid), value(&tablespace.location));
+                vec![Some(oid), Some(location), size(Some(tablespace.oid))]
+            })
             .collect();
         rows.push(vec![None, None, size(None)]);
         self.result_set(Moment::TablespaceList, columns, rows).await
@@ -231,5 +234,33 @@ impl Backup {
     /// Whether bytes of archives reach the client.
     fn to_client(&self) -> bool {
         self.options.target == Target::Client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backstop_protocol::version::ServerVersion;
+
+    use crate::testing::{Client, End, server, tags};
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_come_in_the_order_of_the_recordings() {
+        let full =
+            "BASE_BACKUP ( LABEL 'full',  PROGRESS,  CHECKPOINT 'fast',  WAIT 0,  MANIFEST 'yes',  TARGET 'client')";
+        let old = "BASE_BACKUP LABEL 'full' PROGRESS FAST NOWAIT";
+        for (version, command, expected) in [
+            (ServerVersion::V12, old, "TDCTDDCHdcHdcTDCCZ"),
+            (ServerVersion::V14, "BASE_BACKUP FAST NOWAIT MANIFEST 'yes'", "TDCTDDCHdcHdcHdcTDCCZ"),
+            (ServerVersion::V14, "BASE_BACKUP FAST", "TDCTDDCHdcHdcNTDCCZ"),
+            (ServerVersion::V14, "BASE_BACKUP FAST WAL", "TDCTDDCHdcHdNdcTDCCZ"),
+            (ServerVersion::V18, full, "TDCTDDCHdcTDCCZ"),
+            (ServerVersion::V18, "BASE_BACKUP (CHECKPOINT 'fast')", "TDCTDDCHdNcTDCCZ"),
+            (ServerVersion::V18, "BASE_BACKUP (CHECKPOINT 'fast', WAL)", "TDCTDDCHdNdcTDCCZ"),
+        ] {
+            let server = server(version, vec![]);
+            let mut client = Client::start(&server, "test").await;
+            let (messages, end) = client.query(command).await;
+            assert_eq!((tags(&messages).as_str(), end), (expected, End::Ready), "{version} {command}");
+        }
     }
 }

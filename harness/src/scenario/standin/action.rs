@@ -1,0 +1,274 @@
+//! What a fault does, in the words of what the peer observes.
+
+type SqlState = String;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use backstop_mock::units::{ByteRate, ByteSize, Span};
+
+fn all_bits() -> u8 {
+    8
+}
+
+fn error_severity() -> NoticeSeverity {
+    NoticeSeverity::Warning
+}
+
+/// What happens at a [`Point`](super::Point).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Action {
+    // On the wire.
+    /// The message comes late.
+    Delay {
+        /// By how much.
+        r#for: Span,
+    },
+    /// The server falls silent; the connection stays open.
+    Stall {
+        /// For how long; for ever without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        r#for: Option<Span>,
+    },
+    /// From here on the session sends no faster than this.
+    Throttle {
+        /// Bytes in a second.
+        rate: ByteRate,
+    },
+    /// From here on CopyData with bytes of archives, of the manifest or of WAL carries no more than this.
+    Chop {
+        /// Payload of one message.
+        into: ByteSize,
+    },
+    /// The server closes the connection without a word; what was sent before arrives.
+    Close {},
+    /// The connection is reset.
+    Reset {},
+    /// The byte at the point arrives with its lowest bits flipped.
+    Garble {
+        /// How many, 1 to 8.
+        #[serde(default = "all_bits")]
+        bits: u8,
+    },
+    /// The message never comes; the rest goes on.
+    Drop {},
+    /// The message comes twice.
+    Repeat {},
+    /// Bytes that nobody asked for come before the message: on the wire, or inside the archive or manifest if the point is
+    /// one of its bytes.
+    Insert {
+        /// The bytes.
+        hex: Hex,
+    },
+    /// The archive or manifest ends here, and the protocol goes on in good order.
+    Truncate {
+        /// Where it ends, if the point is its beginning.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<ByteSize>,
+    },
+
+    // By the server.
+    /// ERROR: the command ends, its backup is aborted, the session stays usable. During start-up it is FATAL.
+    Error {
+        /// Its code.
+        sqlstate: SqlState,
+        /// Its text.
+        message: String,
+    },
+    /// A WARNING or a NOTICE comes before the message.
+    Notice {
+        /// `warning` without it.
+        #[serde(default = "error_severity")]
+        severity: NoticeSeverity,
+        /// Its text.
+        message: String,
+    },
+    /// `pg_terminate_backend()`: FATAL 57P01 and the end of the connection.
+    Terminate {
+        /// Whose connections, as in [`Point`](super::Point); the session's own without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+    },
+    /// The server shuts down.
+    Shutdown {
+        /// How.
+        mode: ShutdownMode,
+    },
+    /// A server process crashes: every session ends as that release ends them, and connections are refused with 57P03.
+    Crash {
+        /// When connections are accepted again; never without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restart_after: Option<Span>,
+    },
+    /// `pg_promote()`: a standby becomes a primary on a new timeline.
+    Promote {},
+    /// A checkpoint removes WAL up to and with this segment, needed or not.
+    RecycleWal {
+        /// The last segment to go.
+        through: String,
+    },
+    /// `pg_switch_wal()`.
+    SwitchWal {},
+    /// `pg_drop_replication_slot()`.
+    DropSlot {
+        /// The slot.
+        slot: String,
+    },
+    /// `pg_backup_start()` in a session of its own.
+    StartBackup {},
+    /// The sessions of `start-backup` go away without `pg_backup_stop()`.
+    AbortBackup {},
+
+    // In the archive: a broken or hostile server.
+    /// The member's header has another name.
+    RenameMember {
+        /// At most 100 bytes.
+        to: String,
+    },
+    /// The member's header has another type; its content still follows.
+    RetypeMember {
+        /// Which.
+        to: MemberType,
+    },
+    /// The member's header has another link target.
+    RelinkMember {
+        /// At most 100 bytes.
+        to: String,
+    },
+    /// The member's header has another size; its content does not.
+    ResizeHeader {
+        /// Which.
+        to: ByteSize,
+    },
+    /// The member's header has a wrong checksum.
+    BreakHeader {},
+    /// The member never comes: header, content and padding.
+    OmitMember {},
+    /// The archive never comes, though the tablespace list announced it.
+    OmitArchive {},
+    /// The archive ends without its two zero blocks (15 and newer).
+    OmitTrailer {},
+    /// A member that the cluster does not have comes before the point.
+    ExtraMember {
+        /// At most 100 bytes.
+        name: String,
+        /// `file` without it.
+        #[serde(default)]
+        kind: MemberType,
+        /// Where a link points.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+        /// What a file holds.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        content: String,
+    },
+}
+
+impl Action {
+    /// The action's name, as scenario files spell it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Delay { .. } => "delay",
+            Self::Stall { .. } => "stall",
+            Self::Throttle { .. } => "throttle",
+            Self::Chop { .. } => "chop",
+            Self::Close {} => "close",
+            Self::Reset {} => "reset",
+            Self::Garble { .. } => "garble",
+            Self::Drop {} => "drop",
+            Self::Repeat {} => "repeat",
+            Self::Insert { .. } => "insert",
+            Self::Truncate { .. } => "truncate",
+            Self::Error { .. } => "error",
+            Self::Notice { .. } => "notice",
+            Self::Terminate { .. } => "terminate",
+            Self::Shutdown { .. } => "shutdown",
+            Self::Crash { .. } => "crash",
+            Self::Promote {} => "promote",
+            Self::RecycleWal { .. } => "recycle-wal",
+            Self::SwitchWal {} => "switch-wal",
+            Self::DropSlot { .. } => "drop-slot",
+            Self::StartBackup {} => "start-backup",
+            Self::AbortBackup {} => "abort-backup",
+            Self::RenameMember { .. } => "rename-member",
+            Self::RetypeMember { .. } => "retype-member",
+            Self::RelinkMember { .. } => "relink-member",
+            Self::ResizeHeader { .. } => "resize-header",
+            Self::BreakHeader {} => "break-header",
+            Self::OmitMember {} => "omit-member",
+            Self::OmitArchive {} => "omit-archive",
+            Self::OmitTrailer {} => "omit-trailer",
+            Self::ExtraMember { .. } => "extra-member",
+        }
+    }
+}
+
+/// `pg_ctl stop -m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShutdownMode {
+    /// Waits for sessions to end by themselves; streaming ones are sent everything and end.
+    Smart,
+    /// Sessions are terminated; streaming ones are sent everything and end.
+    Fast,
+    /// Sessions end as in a crash.
+    Immediate,
+}
+
+/// How loud a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names are PostgreSQL's")]
+pub enum NoticeSeverity {
+    Notice,
+    Warning,
+}
+
+/// The type of an archive member. PostgreSQL writes files, directories and symlinks only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it all")]
+pub enum MemberType {
+    #[default]
+    File,
+    HardLink,
+    Symlink,
+    CharacterDevice,
+    BlockDevice,
+    Directory,
+    Fifo,
+}
+
+/// Bytes, written as pairs of hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Hex(pub Vec<u8>);
+
+impl TryFrom<String> for Hex {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let problem = || format!("invalid bytes {text:?}: expected pairs of hexadecimal digits such as \"4500000004\"");
+        let pairs = text.as_bytes().chunks(2);
+        let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        pairs
+            .map(|pair| match pair {
+                [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+                _ => None,
+            })
+            .collect::<Option<_>>()
+            .map(Self)
+            .ok_or_else(problem)
+    }
+}
+
+impl From<Hex> for String {
+    fn from(hex: Hex) -> Self {
+        use std::fmt::Write as _;
+        hex.0.iter().fold(Self::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}

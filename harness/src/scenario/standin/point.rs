@@ -1,0 +1,183 @@
+//! Where a fault strikes: the events of the protocol.
+
+use backstop_protocol::lsn::Lsn;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use backstop_mock::units::{Position, Span};
+
+fn first() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_first(nth: &u32) -> bool {
+    *nth == 1
+}
+
+/// Declares [`Point`]: every point has `client` and `nth`, and serde's `flatten` cannot be combined with
+/// `deny_unknown_fields`.
+macro_rules! points {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? })*) => {
+        /// An event of the protocol. A fault strikes just before the message of its point is written.
+        ///
+        /// Each takes `client`, which connection it is about: the session's `application_name`; or its role, `backup` once
+        /// it has issued BASE_BACKUP and `wal` once it has issued START_REPLICATION; or `#2`, the second connection that the
+        /// server accepted. Without `client` every connection counts. And `nth`: which time it strikes, from 1, counted over
+        /// all sessions that match.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+        pub enum Point {
+            $($(#[$doc])* $name {
+                /// Which connection.
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                client: Option<String>,
+                /// Which time, from 1.
+                #[serde(default = "first", skip_serializing_if = "is_first")]
+                nth: u32,
+                $($(#[$field_doc])* $field: $type,)*
+            },)*
+        }
+
+        impl Point {
+            /// Which connection it is about.
+            pub fn client(&self) -> Option<&str> {
+                match self { $(Self::$name { client, .. } => client.as_deref(),)* }
+            }
+
+            /// Which time it strikes, from 1.
+            pub fn nth(&self) -> u32 {
+                match self { $(Self::$name { nth, .. } => *nth,)* }
+            }
+        }
+    };
+}
+
+points! {
+    /// A connection was accepted; nothing was read.
+    Connect {}
+    /// A StartupMessage was read; before the first message of the answer.
+    Startup {}
+    /// A command was read; before its answer.
+    Command {
+        /// The command's first words, as they were sent: `BASE_BACKUP`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        starts_with: Option<String>,
+    }
+    /// ReadyForQuery. A session's first is the one that ends its start-up.
+    Ready {}
+    /// BASE_BACKUP's first result set.
+    StartPosition {}
+    /// BASE_BACKUP's second result set.
+    TablespaceList {}
+    /// CopyOutResponse: one in a backup since 15, one for each archive and the manifest before.
+    CopyBegin {}
+    /// The archive's `n` message, or its CopyOutResponse before 15.
+    ArchiveBegin {
+        /// `base.tar`, `16400.tar`, also before 15, where archives have no names. Any without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        archive: Option<String>,
+    }
+    /// A byte of an archive.
+    ArchiveData {
+        /// As in `archive-begin`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        archive: Option<String>,
+        /// How far into the archive; a percentage leaves out appended WAL.
+        at: Position,
+    }
+    /// A member's header; with `at` a byte of its content.
+    Member {
+        /// The member's name as in the archive or as in the manifest, without a trailing `/`. One that ends in `*` stands for
+        /// every name that begins so.
+        path: String,
+        /// How far into the content.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Position>,
+    }
+    /// The two zero blocks that end an archive, or its CopyDone before 15.
+    ArchiveEnd {
+        /// As in `archive-begin`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        archive: Option<String>,
+    }
+    /// A progress message. There are none before 15.
+    Progress {}
+    /// The `m` message, or the manifest's CopyOutResponse before 15.
+    ManifestBegin {}
+    /// A byte of the manifest.
+    ManifestData {
+        /// How far into the manifest.
+        at: Position,
+    }
+    /// CopyDone of a backup: one since 15, one for each archive and the manifest before.
+    CopyDone {}
+    /// BASE_BACKUP's last result set.
+    EndPosition {}
+    /// CopyBothResponse.
+    WalBegin {}
+    /// A byte of streamed WAL.
+    WalData {
+        /// Its position.
+        lsn: Lsn,
+    }
+    /// A keepalive message.
+    Keepalive {}
+    /// A standby status update was received; before the server acts on it.
+    StatusUpdate {}
+    /// The time since the server's first connection.
+    Clock {
+        /// How long.
+        at: Span,
+    }
+    /// A message of a session, whatever it is, CopyData included, counted after the ReadyForQuery that ends its start-up.
+    Message {
+        /// Which, from 1.
+        n: u64,
+    }
+}
+
+impl Point {
+    /// The point's name, as scenario files spell it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "connect",
+            Self::Startup { .. } => "startup",
+            Self::Command { .. } => "command",
+            Self::Ready { .. } => "ready",
+            Self::StartPosition { .. } => "start-position",
+            Self::TablespaceList { .. } => "tablespace-list",
+            Self::CopyBegin { .. } => "copy-begin",
+            Self::ArchiveBegin { .. } => "archive-begin",
+            Self::ArchiveData { .. } => "archive-data",
+            Self::Member { .. } => "member",
+            Self::ArchiveEnd { .. } => "archive-end",
+            Self::Progress { .. } => "progress",
+            Self::ManifestBegin { .. } => "manifest-begin",
+            Self::ManifestData { .. } => "manifest-data",
+            Self::CopyDone { .. } => "copy-done",
+            Self::EndPosition { .. } => "end-position",
+            Self::WalBegin { .. } => "wal-begin",
+            Self::WalData { .. } => "wal-data",
+            Self::Keepalive { .. } => "keepalive",
+            Self::StatusUpdate { .. } => "status-update",
+            Self::Clock { .. } => "clock",
+            Self::Message { .. } => "message",
+        }
+    }
+
+    /// Whether the point is a byte of an archive or of the manifest, so that an action can change that byte.
+    pub(super) fn is_archived_byte(&self) -> bool {
+        matches!(self, Self::ArchiveData { .. } | Self::Member { at: Some(_), .. } | Self::ManifestData { .. })
+    }
+
+    /// Whether the point is a member's header.
+    pub(super) fn is_header(&self) -> bool {
+        matches!(self, Self::Member { at: None, .. })
+    }
+
+    /// Whether a message of the server stands at the point, which can be left out, repeated or preceded by others.
+    pub(super) fn has_message(&self) -> bool {
+        !matches!(self, Self::Connect { .. } | Self::Command { .. } | Self::StatusUpdate { .. } | Self::Clock { .. })
+    }
+}
