@@ -1,1 +1,45 @@
-//! Placeholder.
+//! A base backup client that publishes a backup only when it is whole.
+//!
+//! [`base_backup`] speaks to a walsender of any release through a [`Connector`], receives archives, manifest and WAL, checks
+//! all of it against all of it, and keeps it in the form that [`BackupOptions`] ask for. It is strict: what PostgreSQL's own
+//! servers never send is an error, and after an error nothing is left that could pass for a backup.
+//!
+//! | to | see |
+//! |---|---|
+//! | open connections | [`Connector`], [`NetConnector`] |
+//! | say what is wanted | [`BackupOptions`] and what it is made of |
+//! | watch | [`Observer`] |
+//! | read connection strings as libpq does | [`conninfo`] |
+//! | run a command line | [`cli`] |
+//!
+//! Everything runs on the task that polls [`base_backup`]'s future: file work is done inline, time is tokio's, the time of day
+//! comes from a [`Clock`]. With an in-memory transport and a paused clock, a backup is a function of what the server sends.
+
+mod archive_check;
+mod auth;
+mod backup;
+pub mod cli;
+mod clock;
+mod connection;
+mod connector;
+pub mod conninfo;
+mod contents;
+mod error;
+mod observer;
+mod options;
+mod receive;
+mod session;
+mod sink;
+mod tree;
+mod verify;
+mod wal_check;
+mod wal_receiver;
+
+pub use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
+pub use backstop_protocol::base_backup::options::ManifestOption;
+pub use backup::{BackupSummary, base_backup};
+pub use clock::{Clock, FixedClock, SystemClock};
+pub use connector::{Address, BoxStream, Connecting, Connector, NetConnector, Purpose, Stream};
+pub use error::ClientError;
+pub use observer::{Observer, Phase, Progress, Silent};
+pub use options::{BackupOptions, Deadlines, RecoveryConfiguration, SlotOption, Target, UnmappedTablespace, WalMethod};

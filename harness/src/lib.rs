@@ -1,15 +1,26 @@
 //! Runs base backup scenarios against any client and judges what it left behind.
 //!
-//! A run goes through four rooms, in this order:
+//! A run goes through these rooms, in this order:
 //!
 //! | to | see |
 //! |---|---|
 //! | read scenario files and choose cases | [`scenario`] |
 //! | say what is to run, against which client and server | [`plan`] |
+//! | put up a server, and the clients under test | [`arena`], [`subject`] |
+//! | run them, and keep what they leave | [`runner`], [`record`] |
+//! | judge it | [`oracle`], [`verdict`] |
 //! | hear what happens while it runs | [`event`] |
-//! | judge a case, and a whole run | [`verdict`] |
+//! | tell people and machines about it | [`report`] |
+//! | do all this from the command line | [`cli`] |
 
+pub mod arena;
+pub mod cli;
 pub mod event;
+pub mod oracle;
 pub mod plan;
+pub mod record;
+pub mod report;
+pub mod runner;
 pub mod scenario;
+pub mod subject;
 pub mod verdict;

@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The program `backstop`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    backstop::cli::main(std::env::args_os())
+}

@@ -330,6 +330,16 @@ impl ServerVersion {
         self >= Self::V9_4
     }
 
+    /// Whether `pg_wal/archive_status` is sent.
+    pub fn sends_archive_status(self) -> bool {
+        self >= Self::V9_4
+    }
+
+    /// Whether data pages can carry checksums (`initdb --data-checksums`).
+    pub fn has_data_checksums(self) -> bool {
+        self >= Self::V9_3
+    }
+
     /// Whether `standby.signal` makes a standby, instead of `recovery.conf`.
     pub fn has_signal_files(self) -> bool {
         self >= Self::V12
@@ -537,6 +547,16 @@ impl ServerVersion {
     /// The largest piece of the manifest in one message.
     pub fn manifest_piece(self) -> usize {
         if self.has_archive_stream() { 32768 } else { 8192 }
+    }
+
+    /// Whether `data_directory_mode` exists: since 11 the group may be allowed to read a data directory.
+    pub fn has_group_access(self) -> bool {
+        self >= Self::V11
+    }
+
+    /// Whether a standby is made by `standby.signal` and settings in `postgresql.auto.conf`, not by `recovery.conf`.
+    pub fn has_recovery_signal(self) -> bool {
+        self >= Self::V12
     }
 
     /// The newest protocol minor version that the server speaks: 3.2 since 18.

@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The scenario files against real PostgreSQL in containers.
+//!
+//! The files lie beside this package. Its tests start an official PostgreSQL image through testcontainers and take the
+//! backups that the sound scenarios describe. Where no container engine answers, or no image is there, they say so.
+
+use std::path::PathBuf;
+
+/// The directory of the scenario files.
+pub fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}

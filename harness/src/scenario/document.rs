@@ -55,7 +55,8 @@ impl ScenarioError {
     /// The error with an excerpt of the file, for people.
     pub fn draw(&self, colour: bool) -> String {
         let theme = if colour { miette::GraphicalTheme::unicode() } else { miette::GraphicalTheme::unicode_nocolor() };
-        let handler = miette::GraphicalReportHandler::new_themed(theme).with_width(120).without_syntax_highlighting();
+        let handler =
+            miette::GraphicalReportHandler::new_themed(theme).with_wrap_lines(false).without_syntax_highlighting();
         let mut drawn = String::new();
         // Only a writer can fail here, and a String does not.
         if handler.with_context_lines(1).render_report(&mut drawn, &Drawn(self)).is_err() {

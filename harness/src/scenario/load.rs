@@ -71,9 +71,12 @@ pub fn find(directory: &Path) -> Result<Vec<Found>, LoadError> {
     for entry in walkdir::WalkDir::new(directory).sort_by_file_name().into_iter().filter_entry(visible) {
         let entry = entry.map_err(|error| {
             let path = error.path().unwrap_or(directory).to_owned();
-            LoadError::Unreadable { path, source: error.into() }
+            let source = error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of symbolic links"));
+            LoadError::Unreadable { path, source }
         })?;
-        if !entry.file_type().is_dir() && entry.path().extension().is_some_and(|extension| extension == "toml") {
+        let is_toml = entry.path().extension().is_some_and(|extension| extension == "toml");
+        // The scenarios lie in a crate of their own.
+        if !entry.file_type().is_dir() && is_toml && entry.file_name() != "Cargo.toml" {
             let relative = entry.path().strip_prefix(directory).unwrap_or(entry.path());
             found.push(Found { id: id_of(relative, entry.path())?, path: entry.path().to_owned() });
         }

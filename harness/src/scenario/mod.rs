@@ -12,7 +12,6 @@ pub mod matrix;
 pub mod model;
 pub mod schema;
 pub mod select;
-pub mod standin;
 pub mod sweep;
 mod validate;
 
@@ -52,31 +51,6 @@ impl Case {
         scenario.faults.get_mut(sweep.fault)?.when = sweep.every.point(step);
         let id = format!("{}[{step}]", self.id);
         Some(Self { id, scenario: Arc::new(scenario), step: Some(step), ..self.clone() })
-    }
-
-    /// The case without the fault that is swept: the recording run that counts the steps.
-    #[must_use]
-    pub fn recording(&self) -> Option<Self> {
-        let sweep = self.scenario.sweep.as_ref()?;
-        let mut scenario = Scenario::clone(&self.scenario);
-        if sweep.fault < scenario.faults.len() {
-            scenario.faults.remove(sweep.fault);
-        }
-        scenario.sweep = None;
-        Some(Self { scenario: Arc::new(scenario), ..self.clone() })
-    }
-
-    /// Whether the case stands for all steps of a sweep.
-    pub fn is_unswept(&self) -> bool {
-        self.scenario.sweep.is_some() && self.step.is_none()
-    }
-
-    /// The seed of everything random in the case: `chosen`, or the scenario's, or one made from the scenario's id.
-    pub fn seed(&self, chosen: Option<u64>) -> u64 {
-        // FNV-1a: any fixed function would do, as long as it never changes.
-        let hash = |seed: u64, byte: u8| (seed ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
-        let of_id = || self.scenario_id().bytes().fold(0xCBF2_9CE4_8422_2325, hash);
-        chosen.or(self.scenario.seed).unwrap_or_else(of_id)
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use backstop_mock::config::TablespaceConfig;
 pub use backstop_mock::config::{Auth, Role, Source};
 use backstop_mock::units::{ByteRate, ByteSize, Span};
 use backstop_protocol::lsn::Lsn;
@@ -17,8 +18,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::standin::{Fault, Point};
 use super::sweep::Sweep;
+use backstop_mock::fault::{Fault, Point};
 
 /// The name of the client that a scenario has if it says nothing else.
 pub const DEFAULT_CLIENT: &str = "backup";
@@ -150,6 +151,13 @@ pub struct Tablespace {
     /// About how large it is.
     #[serde(default = "default_tablespace_size")]
     pub size: ByteSize,
+}
+
+impl From<&Tablespace> for TablespaceConfig {
+    fn from(tablespace: &Tablespace) -> Self {
+        let Tablespace { oid, location, size } = tablespace;
+        Self { oid: *oid, location: location.clone(), size: size.0 }
+    }
 }
 
 fn default_tablespace_size() -> ByteSize {

@@ -72,3 +72,8 @@ fn matrix(schema: &Value) -> Value {
         "additionalProperties": false,
     })
 }
+
+/// The schema as the file `scenarios/scenario.schema.json` holds it.
+pub fn text() -> String {
+    format!("{:#}\n", schema())
+}

@@ -1,18 +1,22 @@
-//! `when.every`: the same fault at every message, member or byte, one case for each.
+//! `when.every`: the same fault at every message, one case for each.
 //!
-//! The file is the same for all steps; how many there are is counted in a recording run, in which nothing strikes.
+//! The file is the same for all steps; how many there are is counted in a recording run, in which the fault is left out.
 
-use backstop_mock::units::{ByteSize, Position};
+use std::sync::Arc;
+
+use backstop_mock::MessageCount;
+use backstop_mock::fault::Point;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Case;
 use super::document::{Document, Part, ScenarioError, Way};
-use super::standin::Point;
+use super::model::Scenario;
 
 /// A sweep has no more steps than this.
-pub const MAX_STEPS: u64 = 1_000_000;
+pub const MAX_STEPS: usize = 100_000;
 
 /// The steps of a sweep: `when.every = { unit = "message" }`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,9 +27,6 @@ pub struct Every {
     /// Whose connection it is about, as in any point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// The archive whose bytes are counted: `base.tar` without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub archive: Option<String>,
     /// Steps end before the unit with this number. Without it they end with the last that there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u64>,
@@ -44,10 +45,6 @@ fn one() -> u64 {
 pub enum Unit {
     /// Messages of the server in a session, after its start-up.
     Message,
-    /// Members of all archives.
-    Member,
-    /// Bytes of one archive.
-    Byte,
 }
 
 /// Which fault of a scenario is swept, and how.
@@ -64,25 +61,48 @@ impl Every {
     pub fn steps(&self, total: u64) -> impl Iterator<Item = u64> + use<> {
         let end = self.before.map_or(total, |before| total.min(before.saturating_sub(1)));
         let stride = usize::try_from(self.step).unwrap_or(usize::MAX).max(1);
-        (1..=end).step_by(stride)
+        (1..=end).step_by(stride).take(MAX_STEPS)
+    }
+
+    /// Whether it is about this session: by the client's name, by what the connection does, or by its number.
+    fn counts(&self, session: &MessageCount) -> bool {
+        let Some(client) = self.client.as_deref() else { return true };
+        session.application_name.as_deref() == Some(client)
+            || session.role == Some(client)
+            || client.strip_prefix('#') == Some(session.session.to_string().as_str())
     }
 
     /// The point of the unit with this number.
     pub fn point(&self, number: u64) -> Point {
-        let client = self.client.clone();
         match self.unit {
-            Unit::Message => Point::Message { client, nth: 1, n: number },
-            Unit::Member => {
-                let nth = u32::try_from(number).unwrap_or(u32::MAX);
-                Point::Member { client, nth, path: "*".to_owned(), at: None }
-            }
-            Unit::Byte => {
-                let archive = Some(self.archive.clone().unwrap_or_else(|| "base.tar".to_owned()));
-                let at = Position::Bytes(ByteSize(number.saturating_sub(1)));
-                Point::ArchiveData { client, nth: 1, archive, at }
-            }
+            Unit::Message => Point::Message { client: self.client.clone(), nth: 1, n: number },
         }
     }
+}
+
+/// Whether a scenario has a fault that is swept.
+pub fn is_sweep(scenario: &Scenario) -> bool {
+    scenario.sweep.is_some()
+}
+
+/// The case without the fault that is swept: the run in which the steps are counted.
+#[must_use]
+pub fn recording(case: &Case) -> Case {
+    let mut scenario = Scenario::clone(&case.scenario);
+    if let Some(sweep) = scenario.sweep.take()
+        && sweep.fault < scenario.faults.len()
+    {
+        scenario.faults.remove(sweep.fault);
+    }
+    Case { scenario: Arc::new(scenario), ..case.clone() }
+}
+
+/// The cases of a sweep, given what each session was sent in the recording run. Of several sessions that a step could strike
+/// the longest counts.
+pub fn steps(case: &Case, counts: &[MessageCount]) -> Vec<Case> {
+    let Some(sweep) = &case.scenario.sweep else { return Vec::new() };
+    let total = counts.iter().filter(|count| sweep.every.counts(count)).map(|count| count.messages).max();
+    sweep.every.steps(total.unwrap_or(0)).filter_map(|step| case.at_step(step)).collect()
 }
 
 /// Takes `when.every` out of the document and leaves a plain point in its place, which the model can read.
@@ -105,9 +125,6 @@ pub(super) fn extract(document: &mut Document<'_>) -> Result<Option<Sweep>, Scen
         }
         if every.before.is_some_and(|before| before < 2) {
             return refuse(Part::Value, Some("before"), "before must be at least 2: units are counted from 1");
-        }
-        if every.archive.is_some() && every.unit != Unit::Byte {
-            return refuse(Part::Key, Some("archive"), "archive goes with unit = \"byte\" only");
         }
         replace(document, fault);
         sweep = Some(Sweep { fault, every });
@@ -133,7 +150,7 @@ mod tests {
     use super::*;
 
     fn every(before: Option<u64>, step: u64) -> Every {
-        Every { unit: Unit::Message, client: None, archive: None, before, step }
+        Every { unit: Unit::Message, client: None, before, step }
     }
 
     #[test]
@@ -144,17 +161,6 @@ mod tests {
         assert_eq!(steps(Some(3), 1, 6), [1, 2]);
         assert_eq!(steps(Some(30), 1, 2), [1, 2]);
         assert_eq!(steps(None, 1, 0), [] as [u64; 0]);
-    }
-
-    #[test]
-    fn a_step_is_a_point() {
-        let unit = |unit| Every { unit, ..every(None, 1) };
-        assert_eq!(unit(Unit::Message).point(7), Point::Message { client: None, nth: 1, n: 7 });
-        let member = Point::Member { client: None, nth: 7, path: "*".to_owned(), at: None };
-        assert_eq!(unit(Unit::Member).point(7), member);
-        let at = Position::Bytes(ByteSize(6));
-        let byte = Point::ArchiveData { client: None, nth: 1, archive: Some("base.tar".to_owned()), at };
-        assert_eq!(unit(Unit::Byte).point(7), byte);
     }
 
     proptest! {

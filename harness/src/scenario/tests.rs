@@ -139,23 +139,25 @@ fn a_matrix_reaches_into_settings() {
 fn a_sweep_is_one_case_until_it_is_counted() {
     let cases = cases(&with_head("[[fault]]\nwhen.every = { unit = \"message\", step = 2 }\ndo.close = {}\n"));
     let case = &cases[0];
-    assert!(case.is_unswept());
+    assert!(sweep::is_sweep(&case.scenario));
     let step = case.at_step(137).expect("a step");
-    assert_eq!((step.id.as_str(), step.step, step.is_unswept()), ("area/name[137]", Some(137), false));
-    assert_eq!(step.scenario.faults[0].when, super::standin::Point::Message { client: None, nth: 1, n: 137 });
+    assert_eq!((step.id.as_str(), step.step), ("area/name[137]", Some(137)));
+    assert_eq!(step.scenario.faults[0].when, backstop_mock::fault::Point::Message { client: None, nth: 1, n: 137 });
     assert_eq!(step.at_step(1), None);
-    assert_eq!(case.recording().expect("a recording run").scenario.faults, []);
-    assert_eq!(step.seed(None), case.seed(None));
-    let sweep = case.scenario.sweep.as_ref().expect("the sweep");
-    assert_eq!(sweep.every.steps(6).collect::<Vec<_>>(), [1, 3, 5]);
+    assert_eq!(sweep::recording(case).scenario.faults, []);
 }
 
 #[test]
-fn seeds_come_from_the_run_the_file_or_the_id() {
-    let plain = &cases(&with_head(""))[0];
-    let seeded = &cases("summary = \"s\"\nbecause = \"b\"\nseed = 7\n")[0];
-    assert_eq!(plain.seed(None), 0xdcf9_567c_78d7_114a);
-    assert_eq!((seeded.seed(None), seeded.seed(Some(9))), (7, 9));
+fn what_is_explained_can_be_read_again() {
+    let text = with_head(
+        "seed = 3\n[cluster]\nwal-start = \"0/3000000\"\n[[cluster.tablespace]]\noid = 16400\nlocation = \"/t\"\n\
+         [server.settings]\nwal_keep_size = \"0\"\n\
+         [[client]]\nslot = { create = \"s\" }\nmax-rate = \"32KiB/s\"\nstarts.start-position = {}\n",
+    );
+    for case in cases(RECYCLED).into_iter().chain(cases(&text)) {
+        let explained = toml::to_string_pretty(&*case.scenario).expect("a printed scenario");
+        assert_eq!(cases(&explained)[0].scenario, case.scenario, "{explained}");
+    }
 }
 
 #[test]
@@ -164,7 +166,7 @@ fn points_keep_their_positions() {
     let fault = &cases(&with_head(text))[0].scenario.faults[0];
     let at = Some(Position::Percent(50));
     let path = "base/5/1259".to_owned();
-    assert_eq!(fault.when, super::standin::Point::Member { client: None, nth: 2, path, at });
+    assert_eq!(fault.when, backstop_mock::fault::Point::Member { client: None, nth: 2, path, at });
 }
 
 proptest! {

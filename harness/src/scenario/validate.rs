@@ -14,7 +14,7 @@ use super::model::{
     Client, ClientClaims, Expect, Leaves, Manifest, Outcome, Role, Scenario, ServerClaims, Slot, Source, Tool,
     WalMethod,
 };
-use super::standin::{Action, Point};
+use backstop_mock::fault::{Action, Point};
 
 /// The first OID that is not reserved: `FirstNormalObjectId`.
 const FIRST_NORMAL_OID: u32 = 16384;

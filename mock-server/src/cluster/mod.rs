@@ -147,7 +147,7 @@ impl Cluster {
                     version: config.version,
                     system_identifier: synthetic::system_identifier(config.seed, epoch),
                     segment_size: config.wal_segment_size,
-                    checksums: config.checksums,
+                    checksums: config.checksums && config.version.has_data_checksums(),
                 };
                 let wal = Wal::synthetic(config, &facts, epoch)?;
                 let files = Arc::new(Synthetic::new(config, &facts, epoch, wal.checkpoint_at().redo)?);

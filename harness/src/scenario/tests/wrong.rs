@@ -80,9 +80,9 @@ version = "19"
 
 #[test]
 fn a_version_is_a_number() {
-    insta::assert_snapshot!(refusal(&with_head(r#"[server]
+    insta::assert_snapshot!(refusal(&with_head(r"[server]
 version = 15
-"#)), @r#"
+")), @r#"
      × invalid type of server.version: integer `15`, expected a string
       ╭─[scenarios/area/name.toml:4:11]
     3 │ [server]
@@ -139,9 +139,9 @@ wal-rate = "16MiB"
 
 #[test]
 fn a_size_is_a_number() {
-    insta::assert_snapshot!(refusal(&with_head(r#"[cluster]
+    insta::assert_snapshot!(refusal(&with_head(r"[cluster]
 size = 64
-"#)), @r#"
+")), @r#"
      × invalid type of cluster.size: integer `64`, expected a string
       ╭─[scenarios/area/name.toml:4:8]
     3 │ [cluster]
@@ -259,10 +259,10 @@ do.close = {}
 
 #[test]
 fn an_action_is_misspelt() {
-    insta::assert_snapshot!(refusal(&with_head(r#"[[fault]]
+    insta::assert_snapshot!(refusal(&with_head(r"[[fault]]
 when.copy-done = {}
 do.closse = {}
-"#)), @r#"
+")), @r#"
      × unknown action "closse"
       ╭─[scenarios/area/name.toml:5:4]
     4 │ when.copy-done = {}
@@ -275,11 +275,11 @@ do.closse = {}
 
 #[test]
 fn a_fault_has_two_points() {
-    insta::assert_snapshot!(refusal(&with_head(r#"[[fault]]
+    insta::assert_snapshot!(refusal(&with_head(r"[[fault]]
 when.copy-done = {}
 when.ready = {}
 do.close = {}
-"#)), @r#"
+")), @r"
      × fault.when needs exactly one point
       ╭─[scenarios/area/name.toml:4:1]
     3 │ [[fault]]
@@ -288,14 +288,14 @@ do.close = {}
     5 │ when.ready = {}
       ╰────
      help: as in: when.copy-done = {}
-    "#);
+    ");
 }
 
 #[test]
 fn a_fault_has_no_action() {
-    insta::assert_snapshot!(refusal(&with_head(r#"[[fault]]
+    insta::assert_snapshot!(refusal(&with_head(r"[[fault]]
 when.copy-done = {}
-"#)), @r#"
+")), @r#"
      × missing key "do" in fault
       ╭─[scenarios/area/name.toml:3:1]
     2 │ because = "b"
@@ -308,17 +308,17 @@ when.copy-done = {}
 
 #[test]
 fn an_action_has_nothing_to_act_on() {
-    insta::assert_snapshot!(refusal(&with_head(r#"[[fault]]
+    insta::assert_snapshot!(refusal(&with_head(r"[[fault]]
 when.copy-done = {}
 do.garble = { bits = 3 }
-"#)), @r#"
+")), @r"
      × garble cannot strike at copy-done: it needs a byte: archive-data, member with at, manifest-data or wal-data
       ╭─[scenarios/area/name.toml:5:4]
     4 │ when.copy-done = {}
     5 │ do.garble = { bits = 3 }
       ·    ──────
       ╰────
-    "#);
+    ");
 }
 
 #[test]
@@ -347,8 +347,7 @@ fn a_segment_name_is_wrong() {
 when.copy-done = {}
 do.recycle-wal = { through = "000000010000000000000G05" }
 "#)), @r#"
-     × invalid WAL file name "000000010000000000000G05": expected 24 upper-case hexadecimal digits such as
-     │ "000000010000000000000003"
+     × invalid WAL file name "000000010000000000000G05": expected 24 upper-case hexadecimal digits such as "000000010000000000000003"
       ╭─[scenarios/area/name.toml:5:4]
     4 │ when.copy-done = {}
     5 │ do.recycle-wal = { through = "000000010000000000000G05" }
@@ -523,9 +522,9 @@ location = "/t"
 
 #[test]
 fn a_tablespace_lacks_a_key() {
-    insta::assert_snapshot!(refusal(&with_head(r#"[[cluster.tablespace]]
+    insta::assert_snapshot!(refusal(&with_head(r"[[cluster.tablespace]]
 oid = 16400
-"#)), @r#"
+")), @r#"
      × missing key "location" in cluster.tablespace
       ╭─[scenarios/area/name.toml:3:1]
     2 │ because = "b"
@@ -667,14 +666,14 @@ do.close = {}
 #[test]
 fn a_sweep_cannot_stand_still() {
     insta::assert_snapshot!(refusal(&with_head(r#"[[fault]]
-when.every = { unit = "byte", step = 0 }
+when.every = { unit = "message", step = 0 }
 do.close = {}
 "#)), @r#"
      × step must be at least 1
-      ╭─[scenarios/area/name.toml:4:38]
+      ╭─[scenarios/area/name.toml:4:41]
     3 │ [[fault]]
-    4 │ when.every = { unit = "byte", step = 0 }
-      ·                                      ─
+    4 │ when.every = { unit = "message", step = 0 }
+      ·                                         ─
     5 │ do.close = {}
       ╰────
     "#);

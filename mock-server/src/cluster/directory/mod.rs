@@ -5,6 +5,8 @@
 
 mod exclude;
 mod load;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::fs::File;

@@ -163,7 +163,9 @@ fn top_level(builder: &mut Builder, config: &Config, version: ServerVersion, tab
         builder.directory(directory);
         let wal = version.wal_directory();
         if directory == wal {
-            builder.directory(format!("./{wal}/archive_status"));
+            if version.sends_archive_status() {
+                builder.directory(format!("./{wal}/archive_status"));
+            }
             if version.has_wal_summaries() {
                 builder.directory(format!("./{wal}/summaries"));
             }

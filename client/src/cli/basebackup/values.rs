@@ -1,0 +1,184 @@
+//! Values of options, in `pg_basebackup`'s spellings and with its messages.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
+
+use crate::options::WalMethod;
+
+/// `-F`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Plain,
+    Tar,
+}
+
+/// `-c`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    pub(super) fast: bool,
+}
+
+pub(super) fn format(text: &str) -> Result<Format, String> {
+    match text {
+        "p" | "plain" => Ok(Format::Plain),
+        "t" | "tar" => Ok(Format::Tar),
+        _ => Err(format!("invalid output format \"{text}\", must be \"plain\" or \"tar\"")),
+    }
+}
+
+pub(super) fn wal_method(text: &str) -> Result<WalMethod, String> {
+    match text {
+        "n" | "none" => Ok(WalMethod::None),
+        "f" | "fetch" => Ok(WalMethod::Fetch),
+        "s" | "stream" => Ok(WalMethod::Stream),
+        _ => Err(format!("invalid wal-method option \"{text}\", must be \"fetch\", \"stream\", or \"none\"")),
+    }
+}
+
+pub(super) fn checkpoint(text: &str) -> Result<Checkpoint, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "fast" => Ok(Checkpoint { fast: true }),
+        "spread" => Ok(Checkpoint { fast: false }),
+        _ => Err(format!("invalid checkpoint argument \"{text}\", must be \"fast\" or \"spread\"")),
+    }
+}
+
+pub(super) fn checksums(text: &str) -> Result<ChecksumAlgorithm, String> {
+    text.parse().map_err(|_| format!("unrecognized checksum algorithm: \"{text}\""))
+}
+
+/// A rate in kB/s, or with a suffix in kB/s (`k`) or MB/s (`M`).
+pub(super) fn rate(text: &str) -> Result<u32, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| format!("transfer rate \"{text}\" is not a valid value"))?;
+    let kilobytes = match unit.trim() {
+        "" | "k" => number,
+        "M" => number * 1024.0,
+        unit => return Err(format!("invalid --max-rate unit: \"{unit}\"")),
+    };
+    if kilobytes <= 0.0 {
+        return Err("transfer rate must be greater than zero".to_owned());
+    }
+    // What is left is a number of at most seven digits.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
+    if (32.0..=1_048_576.0).contains(&kilobytes) {
+        Ok(kilobytes as u32)
+    } else {
+        Err(format!("transfer rate \"{text}\" is out of range"))
+    }
+}
+
+/// Seconds, 0 for never.
+pub(super) fn status_interval(text: &str) -> Result<Duration, String> {
+    let seconds: i32 =
+        text.trim().parse().map_err(|_| format!("invalid value \"{text}\" for option -s/--status-interval"))?;
+    match u64::try_from(seconds) {
+        Ok(seconds) if seconds <= 2_147_483 => Ok(Duration::from_secs(seconds)),
+        _ => Err("-s/--status-interval must be in range 0..2147483".to_owned()),
+    }
+}
+
+/// `OLDDIR=NEWDIR`; `\=` is an equals sign in a name.
+pub(super) fn tablespace_mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    let mut sides = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '=' {
+            sides.push(String::new());
+            continue;
+        }
+        let c = if c == '\\' { chars.next_if_eq(&'=').unwrap_or(c) } else { c };
+        if let Some(side) = sides.last_mut() {
+            side.push(c);
+        }
+    }
+    match sides.as_slice() {
+        [_, _, _, ..] => Err("multiple \"=\" signs in tablespace mapping".to_owned()),
+        [old, new] if !old.is_empty() && !new.is_empty() => {
+            for (which, side) in [("old", old), ("new", new)] {
+                if !Path::new(side).is_absolute() {
+                    return Err(format!("{which} directory is not an absolute path in tablespace mapping: {side}"));
+                }
+            }
+            Ok((PathBuf::from(old), PathBuf::from(new)))
+        }
+        _ => Err(format!("invalid tablespace mapping format \"{text}\", must be \"OLDDIR=NEWDIR\"")),
+    }
+}
+
+/// A phase with a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Connect,
+    Checkpoint,
+    Data,
+    Finish,
+    WalSilence,
+    WalEnd,
+}
+
+/// `PHASE=SECONDS`.
+pub(super) fn deadline(text: &str) -> Result<(Waiting, Duration), String> {
+    let invalid = || {
+        format!(
+            "invalid deadline \"{text}\", must be \"PHASE=SECONDS\" with one of the phases connect, checkpoint, data, \
+             finish, wal-silence, wal-end"
+        )
+    };
+    let (phase, seconds) = text.split_once('=').ok_or_else(invalid)?;
+    let phase = match phase {
+        "connect" => Waiting::Connect,
+        "checkpoint" => Waiting::Checkpoint,
+        "data" => Waiting::Data,
+        "finish" => Waiting::Finish,
+        "wal-silence" => Waiting::WalSilence,
+        "wal-end" => Waiting::WalEnd,
+        _ => return Err(invalid()),
+    };
+    let seconds: u32 = seconds.parse().map_err(|_| invalid())?;
+    Ok((phase, Duration::from_secs(seconds.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units() {
+        assert_eq!(rate("32"), Ok(32));
+        assert_eq!(rate("32k"), Ok(32));
+        assert_eq!(rate("32M"), Ok(32768));
+        assert_eq!(rate("0.5M"), Ok(512));
+        assert_eq!(rate("1M1"), Err("invalid --max-rate unit: \"M1\"".to_owned()));
+        for text in ["", "x", "31", "0", "1025M", "1.2.3", "-5", "99999999999999999999"] {
+            assert!(rate(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn mappings_have_two_sides() {
+        let pair = |old: &str, new: &str| Ok((PathBuf::from(old), PathBuf::from(new)));
+        assert_eq!(tablespace_mapping("/a=/b"), pair("/a", "/b"));
+        assert_eq!(tablespace_mapping(r"/a\=x=/b\=y"), pair("/a=x", "/b=y"));
+        insta::assert_debug_snapshot!(["=/b", "/a=", "/a", "/a=/b=/c", "a=/b", "/a=b"].map(|text| tablespace_mapping(text).unwrap_err()), @r#"
+        [
+            "invalid tablespace mapping format \"=/b\", must be \"OLDDIR=NEWDIR\"",
+            "invalid tablespace mapping format \"/a=\", must be \"OLDDIR=NEWDIR\"",
+            "invalid tablespace mapping format \"/a\", must be \"OLDDIR=NEWDIR\"",
+            "multiple \"=\" signs in tablespace mapping",
+            "old directory is not an absolute path in tablespace mapping: a",
+            "new directory is not an absolute path in tablespace mapping: b",
+        ]
+        "#);
+    }
+
+    #[test]
+    fn deadlines_name_their_phase() {
+        assert_eq!(deadline("wal-end=5"), Ok((Waiting::WalEnd, Duration::from_secs(5))));
+        assert!(deadline("wal=5").is_err());
+        assert!(deadline("data=-5").is_err());
+    }
+}

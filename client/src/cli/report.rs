@@ -1,0 +1,192 @@
+//! What a person sees on standard error, in `pg_basebackup`'s words.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use backstop_protocol::backend::Diagnostic;
+
+use crate::observer::{Observer, Phase, Progress};
+use crate::options::WalMethod;
+
+/// The width of the file name in the progress line.
+const FILE_NAME_WIDTH: usize = 35;
+
+/// Prints what happens.
+pub(super) struct Report {
+    pub(super) program: String,
+    pub(super) verbose: bool,
+    pub(super) progress: bool,
+    pub(super) wal: WalMethod,
+    pub(super) manifest: bool,
+    /// Where plain files go; none in tar format.
+    pub(super) directory: Option<PathBuf>,
+    /// When the progress was shown last.
+    pub(super) shown: Mutex<Option<Instant>>,
+    /// What happens to the remains of a failed backup: told after the error.
+    pub(super) remains: Mutex<Option<String>>,
+}
+
+impl Report {
+    fn say(&self, text: &str) {
+        eprintln!("{}: {text}", self.program);
+    }
+
+    fn detail(&self, text: &str) {
+        if self.verbose {
+            self.say(text);
+        }
+    }
+
+    fn remember(&self, text: String) {
+        if let Ok(mut remains) = self.remains.lock() {
+            *remains = Some(text);
+        }
+    }
+
+    /// Tells why the backup failed, and what happened to its remains.
+    pub(super) fn failed(&self, problem: &str) {
+        self.say(&format!("error: {problem}"));
+        if let Some(text) = self.remains.lock().ok().and_then(|mut remains| remains.take()) {
+            self.say(&text);
+        }
+    }
+
+    /// `\r` to stay on the line of a terminal.
+    fn line_end(finished: bool) -> char {
+        if !finished && std::io::stderr().is_terminal() { '\r' } else { '\n' }
+    }
+}
+
+/// The progress line, without its end.
+fn progress_line(progress: &Progress, file: Option<&str>, verbose: bool) -> String {
+    let done = progress.done / 1024;
+    let estimate = progress.total.unwrap_or(0) / 1024;
+    let percent = if estimate == 0 { 0 } else { (u128::from(done) * 100 / u128::from(estimate)).min(100) };
+    let total = estimate.max(done).to_string();
+    let count = progress.tablespaces;
+    let current = if progress.finished { count } else { (progress.tablespaces_done + 1).min(count) };
+    let plural = if count == 1 { "" } else { "s" };
+    let width = total.len();
+    match (verbose, file) {
+        (false, _) => format!("{done:>width$}/{total} kB ({percent}%), {current}/{count} tablespace{plural}"),
+        (true, None) => {
+            let blank = FILE_NAME_WIDTH + 5;
+            format!("{done:>width$}/{total} kB (100%), {current}/{count} tablespace{plural} {:blank$}", "")
+        }
+        (true, Some(file)) => {
+            let length = file.chars().count();
+            let shown = if length > FILE_NAME_WIDTH {
+                let end: String = file.chars().skip(length - FILE_NAME_WIDTH + 3).collect();
+                format!("...{end}")
+            } else {
+                format!("{file:FILE_NAME_WIDTH$}")
+            };
+            format!("{done:>width$}/{total} kB ({percent}%), {current}/{count} tablespace{plural} ({shown})")
+        }
+    }
+}
+
+impl Observer for Report {
+    fn notice(&self, notice: &Diagnostic) {
+        eprintln!("{notice}");
+    }
+
+    fn progress(&self, progress: &Progress) {
+        if !self.progress {
+            return;
+        }
+        let now = Instant::now();
+        let Ok(mut shown) = self.shown.lock() else { return };
+        let recent = shown.is_some_and(|shown| now.duration_since(shown) < Duration::from_secs(1));
+        if recent && !progress.finished {
+            return;
+        }
+        *shown = Some(now);
+        let file = if progress.finished {
+            None
+        } else {
+            match (&self.directory, &progress.member) {
+                (Some(directory), Some(member)) => Some(directory.join(member).display().to_string()),
+                _ => Some(progress.archive.clone()),
+            }
+        };
+        let mut stderr = std::io::stderr().lock();
+        let line = progress_line(progress, file.as_deref(), self.verbose);
+        let _ = write!(stderr, "{line}{}", Self::line_end(progress.finished));
+    }
+
+    fn phase(&self, phase: &Phase) {
+        match phase {
+            Phase::WaitingForCheckpoint => {
+                self.detail("initiating base backup, waiting for checkpoint to complete");
+                if self.progress && !self.verbose {
+                    eprint!("waiting for checkpoint{}", Self::line_end(false));
+                }
+            }
+            Phase::CheckpointCompleted { start, timeline } => {
+                self.detail("checkpoint completed");
+                if self.wal != WalMethod::None {
+                    self.detail(&format!("write-ahead log start point: {start} on timeline {timeline}"));
+                }
+            }
+            Phase::StartingWalReceiver => self.detail("starting background WAL receiver"),
+            Phase::CreatedSlot { name, temporary: true } => {
+                self.detail(&format!("created temporary replication slot \"{name}\""));
+            }
+            Phase::CreatedSlot { name, temporary: false } => {
+                self.detail(&format!("created replication slot \"{name}\""));
+            }
+            Phase::EndPosition { end } if self.wal != WalMethod::None => {
+                self.detail(&format!("write-ahead log end point: {end}"));
+            }
+            Phase::WaitingForWal => self.detail("waiting for background process to finish streaming ..."),
+            Phase::WalReceiverFailed => self.say("error: background process terminated unexpectedly"),
+            Phase::Syncing => self.detail("syncing data to disk ..."),
+            Phase::Publishing if self.manifest => self.detail("renaming backup_manifest.tmp to backup_manifest"),
+            Phase::Completed => self.detail("base backup completed"),
+            Phase::Removing { directory, contents_only } => {
+                let what = if *contents_only { "contents of data directory" } else { "data directory" };
+                self.remember(format!("removing {what} \"{}\"", directory.display()));
+            }
+            Phase::NotRemoving { directory } => {
+                self.remember(format!("data directory \"{}\" not removed at user's request", directory.display()));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(done: u64, total: Option<u64>) -> Progress {
+        Progress {
+            done: done * 1024,
+            total: total.map(|kilobytes| kilobytes * 1024),
+            tablespaces_done: 0,
+            tablespaces: 1,
+            archive: "base.tar".into(),
+            member: Some("base/1/1259".into()),
+            finished: false,
+        }
+    }
+
+    #[test]
+    fn counts_as_pg_basebackup_does() {
+        insta::assert_snapshot!(progress_line(&progress(123, Some(22938)), None, false), @"  123/22938 kB (0%), 1/1 tablespace");
+        insta::assert_snapshot!(progress_line(&progress(30000, Some(22938)), None, false), @"30000/30000 kB (100%), 1/1 tablespace");
+        insta::assert_snapshot!(progress_line(&progress(5, None), None, false), @"5/5 kB (0%), 1/1 tablespace");
+    }
+
+    #[test]
+    fn shows_the_end_of_long_names() {
+        let name = "a/rather/long/directory/name/base/16384/1259";
+        let line = progress_line(&progress(1, Some(2)), Some(name), true);
+        insta::assert_snapshot!(line, @"1/2 kB (50%), 1/1 tablespace (...g/directory/name/base/16384/1259)");
+        let line = progress_line(&progress(1, Some(2)), Some("base.tar"), true);
+        insta::assert_snapshot!(line, @"1/2 kB (50%), 1/1 tablespace (base.tar                           )");
+    }
+}

@@ -1,0 +1,395 @@
+//! WAL over a second connection while the backup runs (`-X stream`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstop_protocol::backend::BackendMessage;
+use backstop_protocol::command::{Command, CommandOption, CreateSlot, SlotKind, StartKind, StartReplication};
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::timeline::{TimelineHistory, TimelineId};
+use backstop_protocol::version::ServerVersion;
+use backstop_protocol::wal::stream::{PgTimestamp, StandbyMessage, WalMessage};
+use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
+use bytes::{Bytes, BytesMut};
+use postgres_protocol::message::frontend;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::connection::Connection;
+use crate::connector::{Connector, Purpose};
+use crate::error::{ClientError, shown};
+use crate::observer::{Observer, Phase};
+use crate::options::{BackupOptions, SlotOption};
+use crate::receive::Position;
+use crate::session;
+use crate::sink::WalFiles;
+use crate::wal_check::WalCheck;
+
+/// A status interval that does not end: 30 years.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// What the receiver works with.
+pub(crate) struct WalReceiver<'a> {
+    pub(crate) connector: &'a dyn Connector,
+    pub(crate) options: &'a BackupOptions,
+    pub(crate) observer: Arc<dyn Observer>,
+    /// What the connection of the backup said: the same server must be on this one.
+    pub(crate) system_identifier: u64,
+    pub(crate) version: ServerVersion,
+    pub(crate) segment_size: WalSegmentSize,
+    /// Where the backup starts.
+    pub(crate) start: Position,
+    pub(crate) files: &'a mut dyn WalFiles,
+    pub(crate) check: WalCheck,
+    /// Where the backup ends, once that is known.
+    pub(crate) end: watch::Receiver<Option<Position>>,
+}
+
+/// How a timeline's stream ended.
+enum Ended {
+    /// Everything is there.
+    Complete,
+    /// The server went on with another timeline.
+    NextTimeline { timeline: TimelineId, start: Lsn },
+}
+
+/// Positions within the current stream.
+struct Stream {
+    timeline: TimelineId,
+    /// Received and written up to here.
+    position: Lsn,
+    /// Safe on disk up to here.
+    flushed: Lsn,
+    /// Whether the current segment has a file.
+    open: bool,
+    slot: bool,
+}
+
+impl WalReceiver<'_> {
+    /// Receives WAL until the end position is reached, and returns having checked that all of it is there.
+    pub(crate) async fn run(mut self) -> Result<(), ClientError> {
+        self.observer.phase(&Phase::StartingWalReceiver);
+        let mut connection =
+            Connection::open(self.connector, Purpose::Wal, self.options, Arc::clone(&self.observer)).await?;
+        connection.set_patience(self.options.deadlines.wal_silence, Phase::WaitingForWal);
+        if connection.version() != self.version {
+            let text = "server versions differ between base backup and streaming connections";
+            return Err(ClientError::Incomplete(text.to_owned()));
+        }
+        session::group_access(&mut connection).await?;
+        let slot = self.slot(&mut connection).await?;
+        let system = session::identify(&mut connection).await?;
+        if system.identifier != self.system_identifier {
+            let text = "system identifier does not match between base backup and streaming connections";
+            return Err(ClientError::Incomplete(text.to_owned()));
+        }
+        if system.timeline < self.start.timeline {
+            let text = format!("starting timeline {} is not present in the server", self.start.timeline);
+            return Err(ClientError::Incomplete(text));
+        }
+
+        let (mut timeline, mut position) = (self.start.timeline, self.segment_size.round_down(self.start.lsn));
+        loop {
+            if timeline > TimelineId::FIRST {
+                self.history(&mut connection, timeline).await?;
+            }
+            let stream = Stream {
+                timeline,
+                position,
+                flushed: if slot.is_some() { position } else { Lsn::INVALID },
+                open: false,
+                slot: slot.is_some(),
+            };
+            let ended = self.stream(&mut connection, stream, slot.as_deref()).await;
+            if ended.is_err() {
+                self.observer.phase(&Phase::WalReceiverFailed);
+            }
+            match ended? {
+                Ended::Complete => break,
+                Ended::NextTimeline { timeline: next, start } => {
+                    timeline = next;
+                    position = self.segment_size.round_down(start);
+                    self.check.switch(next, start)?;
+                }
+            }
+        }
+        connection.terminate().await;
+        let end = *self.end.borrow();
+        let end = end.ok_or_else(|| ClientError::Incomplete("no end position".to_owned()))?;
+        self.check.covers(end.lsn)
+    }
+
+    /// Makes the slot, if one is to be made, and returns the name of the one to use.
+    async fn slot(&self, connection: &mut Connection) -> Result<Option<String>, ClientError> {
+        let (slot, create, temporary) = match &self.options.slot {
+            SlotOption::None => return Ok(None),
+            SlotOption::Temporary if !self.version.has_temporary_slots() => return Ok(None),
+            SlotOption::Temporary => (format!("pg_basebackup_{}", connection.pid()), true, true),
+            SlotOption::Named { name, create } => (name.clone(), *create, false),
+        };
+        if create {
+            let options = vec![CommandOption::flag("reserve_wal")];
+            let create = CreateSlot { slot: slot.clone(), temporary, kind: SlotKind::Physical, options };
+            connection.command(&Command::CreateReplicationSlot(create).to_sql(self.version)).await?;
+            self.observer.phase(&Phase::CreatedSlot { name: slot.clone(), temporary });
+        }
+        Ok(Some(slot))
+    }
+
+    /// Fetches the history file of `timeline`.
+    async fn history(&mut self, connection: &mut Connection, timeline: TimelineId) -> Result<(), ClientError> {
+        let result = connection.command(&Command::TimelineHistory(timeline.0).to_sql(self.version)).await?;
+        let expected = timeline.history_file_name();
+        let (Some(name), Some(Some(content))) = (result.text(0), result.rows.first().and_then(|row| row.get(1))) else {
+            return Err(connection.unexpected("a history file", format!("{} fields", result.columns)));
+        };
+        if name != expected {
+            let name = shown(name.as_bytes());
+            let text = format!("server reported unexpected history file name for timeline {timeline}: {name}");
+            return Err(ClientError::Incomplete(text));
+        }
+        if let Err(error) = TimelineHistory::parse(&String::from_utf8_lossy(content)) {
+            return Err(ClientError::Incomplete(format!("history file \"{expected}\": {error}")));
+        }
+        self.files.history(&expected, content, self.options.sync)
+    }
+
+    /// Streams one timeline.
+    async fn stream(
+        &mut self,
+        connection: &mut Connection,
+        mut stream: Stream,
+        slot: Option<&str>,
+    ) -> Result<Ended, ClientError> {
+        let command = Command::StartReplication(StartReplication {
+            slot: slot.map(str::to_owned),
+            kind: StartKind::Physical { timeline: self.version.has_timeline_history().then_some(stream.timeline) },
+            start: stream.position,
+        });
+        connection.set_doing("could not send replication command \"START_REPLICATION\"");
+        connection.query(&command.to_sql(self.version)).await?;
+        match connection.receive().await? {
+            BackendMessage::CopyBothResponse => {}
+            // The timeline ends where we wanted to begin.
+            BackendMessage::RowDescription(columns) => {
+                return self.next_timeline(connection, &stream, columns.len()).await;
+            }
+            other => return Err(connection.unexpected("CopyBothResponse", other.name())),
+        }
+        connection.set_doing("could not receive data from WAL stream");
+        self.status(connection, &stream).await?;
+
+        let interval = self.options.status_interval;
+        let mut ticks = tokio::time::interval(if interval.is_zero() { NEVER } else { interval });
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        let mut deadline: Option<Instant> = None;
+        loop {
+            let end = *self.end.borrow_and_update();
+            if let Some(end) = end {
+                if stream.position >= end.lsn {
+                    self.close_segment(&mut stream, false)?;
+                    return self.stop(connection, deadline).await;
+                }
+                deadline = deadline.or_else(|| self.options.deadlines.wal_end.map(|limit| Instant::now() + limit));
+            }
+            // The order is fixed so that a run on a paused clock is always the same.
+            let message = tokio::select! {
+                biased;
+                changed = self.end.changed(), if end.is_none() => match changed {
+                    Ok(()) => continue,
+                    // The other connection failed, and tells why itself.
+                    Err(_) => return Err(ClientError::Incomplete("the backup ended without an end position".to_owned())),
+                },
+                () = until(deadline) => return Err(ClientError::Timeout { phase: Phase::WaitingForWal }),
+                _ = ticks.tick() => {
+                    self.status(connection, &stream).await?;
+                    continue;
+                }
+                message = connection.receive() => message?,
+            };
+            match message {
+                BackendMessage::CopyData(payload) => self.payload(connection, &mut stream, payload).await?,
+                BackendMessage::CopyDone => {
+                    self.close_segment(&mut stream, false)?;
+                    let mut out = BytesMut::new();
+                    frontend::copy_done(&mut out);
+                    connection.send(&out).await?;
+                    return match connection.receive().await? {
+                        BackendMessage::RowDescription(columns) => {
+                            self.next_timeline(connection, &stream, columns.len()).await
+                        }
+                        _ => Err(terminated()),
+                    };
+                }
+                // Shutdown: "COPY 0", and then nothing.
+                BackendMessage::CommandComplete(_) => return Err(terminated()),
+                other => return Err(connection.unexpected("CopyData or CopyDone", other.name())),
+            }
+        }
+    }
+
+    /// Takes one streaming message.
+    async fn payload(
+        &mut self,
+        connection: &mut Connection,
+        stream: &mut Stream,
+        payload: Bytes,
+    ) -> Result<(), ClientError> {
+        let length = payload.len();
+        let kind = payload.first().copied();
+        let message = WalMessage::decode(payload).map_err(|_| {
+            let got = match kind {
+                Some(b'w' | b'k') => format!("streaming header too small: {length}"),
+                Some(kind) => format!("unrecognized streaming header: \"{}\"", kind.escape_ascii()),
+                None => "an empty message".to_owned(),
+            };
+            connection.unexpected("a streaming message", got)
+        })?;
+        match message {
+            WalMessage::XLogData { start, data, .. } => self.write(stream, start, &data),
+            WalMessage::Keepalive { reply_requested, .. } => {
+                if reply_requested {
+                    self.status(connection, stream).await
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    /// Writes WAL to its segments.
+    fn write(&mut self, stream: &mut Stream, start: Lsn, data: &Bytes) -> Result<(), ClientError> {
+        if start != stream.position {
+            let problem = format!("got WAL data at {start}, expected {}", stream.position);
+            return Err(ClientError::Wal { at: start, problem });
+        }
+        let mut rest = data.clone();
+        while !rest.is_empty() {
+            let size = self.segment_size;
+            let room = size.bytes() - size.offset_of(stream.position);
+            let piece = rest.split_to(rest.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
+            self.check.push(stream.timeline, stream.position, &piece)?;
+            if !stream.open {
+                let name = WalFileName::holding(stream.timeline, stream.position, size);
+                self.files.begin(&name.to_string(), size.bytes())?;
+                stream.open = true;
+            }
+            self.files.write(&piece)?;
+            stream.position = stream.position.saturating_add(piece.len() as u64);
+            if size.offset_of(stream.position) == 0 {
+                self.close_segment(stream, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the file of the current segment.
+    fn close_segment(&mut self, stream: &mut Stream, complete: bool) -> Result<(), ClientError> {
+        if !std::mem::take(&mut stream.open) {
+            return Ok(());
+        }
+        self.files.end(complete, self.options.sync)?;
+        // Without a slot nobody keeps WAL for us, so that nobody needs to know.
+        if complete && stream.slot {
+            stream.flushed = stream.position;
+        }
+        Ok(())
+    }
+
+    /// Tells the server where we are.
+    async fn status(&self, connection: &mut Connection, stream: &Stream) -> Result<(), ClientError> {
+        let mut payload = BytesMut::new();
+        let message = StandbyMessage::StatusUpdate {
+            write: stream.position,
+            flush: stream.flushed,
+            apply: Lsn::INVALID,
+            sent_at: PgTimestamp::from_unix_micros(self.options.clock.unix_micros()),
+            // Only with a deadline an answer is needed: it shows that the server is still there.
+            reply_requested: self.options.deadlines.wal_silence.is_some(),
+        };
+        message.encode(&mut payload);
+        let mut out = BytesMut::new();
+        backstop_protocol::frontend::FrontendMessage::CopyData(payload.freeze()).encode(&mut out);
+        connection.send(&out).await
+    }
+
+    /// Ends the stream from our side. WAL that is still on its way is not needed.
+    async fn stop(&self, connection: &mut Connection, deadline: Option<Instant>) -> Result<Ended, ClientError> {
+        let stopping = async {
+            let mut out = BytesMut::new();
+            frontend::copy_done(&mut out);
+            connection.send(&out).await?;
+            loop {
+                match connection.receive().await? {
+                    BackendMessage::CopyData(_) => {}
+                    BackendMessage::CopyDone => break,
+                    other => return Err(connection.unexpected("CopyDone", other.name())),
+                }
+            }
+            finish_command(connection).await
+        };
+        tokio::select! {
+            biased;
+            stopped = stopping => stopped.map(|()| Ended::Complete),
+            () = until(deadline) => Err(ClientError::Timeout { phase: Phase::WaitingForWal }),
+        }
+    }
+
+    /// Reads where the next timeline begins, from behind the RowDescription.
+    async fn next_timeline(
+        &self,
+        connection: &mut Connection,
+        stream: &Stream,
+        columns: usize,
+    ) -> Result<Ended, ClientError> {
+        let row = match connection.receive().await? {
+            BackendMessage::DataRow(row) => row,
+            other => return Err(connection.unexpected("DataRow", other.name())),
+        };
+        connection.check_row(&row, columns)?;
+        let text = |index: usize| row.get(index)?.as_deref().and_then(|value| str::from_utf8(value).ok());
+        let next = text(0).and_then(|timeline| timeline.parse().ok()).map(TimelineId);
+        let start = text(1).and_then(|lsn| lsn.parse::<Lsn>().ok());
+        let (Some(next), Some(start)) = (next, start) else {
+            return Err(connection.unexpected("the next timeline and its start", "something else"));
+        };
+        let current = stream.timeline;
+        if next <= current {
+            let text = format!("server reported unexpected next timeline {next}, following timeline {current}");
+            return Err(ClientError::Incomplete(text));
+        }
+        if start > stream.position {
+            return Err(ClientError::Incomplete(format!(
+                "server stopped streaming timeline {current} at {}, but reported next timeline {next} to begin at {start}",
+                stream.position
+            )));
+        }
+        finish_command(connection).await?;
+        Ok(Ended::NextTimeline { timeline: next, start })
+    }
+}
+
+fn terminated() -> ClientError {
+    ClientError::Incomplete("replication stream was terminated before stop point".to_owned())
+}
+
+/// Reads the one or two CommandCompletes and the ReadyForQuery after a stream.
+async fn finish_command(connection: &mut Connection) -> Result<(), ClientError> {
+    let mut complete = 0;
+    loop {
+        match connection.receive().await? {
+            BackendMessage::CommandComplete(_) if complete < 2 => complete += 1,
+            BackendMessage::ReadyForQuery(_) if complete > 0 => return Ok(()),
+            other => return Err(connection.unexpected("the end of the stream", other.name())),
+        }
+    }
+}
+
+/// Sleeps until `deadline`, or forever.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,98 @@
+//! The server side of a case: the mock, set up as the scenario says.
+
+mod serve;
+
+use backstop_mock::Server;
+use backstop_mock::config::{Config, TablespaceConfig};
+use backstop_mock::transcript::Direction;
+use backstop_protocol::timeline::TimelineId;
+use backstop_protocol::wal_file::WalSegmentSize;
+
+pub use self::serve::serve;
+use crate::record::{ClientRecord, FaultRecord, Record};
+use crate::scenario::Case;
+use crate::scenario::model::Slot;
+
+/// The seed of a case: the scenario's own, or one made from its id, so that every story differs and every run is alike. The
+/// combinations of a matrix and the steps of a sweep share it: nothing moves but what they name.
+pub fn seed(case: &Case) -> u64 {
+    // FNV-1a: any fixed function would do, as long as it never changes.
+    let hash = |seed: u64, byte: u8| (seed ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+    case.scenario.seed.unwrap_or_else(|| case.scenario_id().bytes().fold(0xCBF2_9CE4_8422_2325, hash))
+}
+
+/// The mock's configuration for a case.
+///
+/// # Errors
+/// What no such server can be.
+pub fn config(case: &Case, seed: u64) -> Result<Config, String> {
+    let scenario = &case.scenario;
+    let size = scenario.server.wal_segment_size.0;
+    let wal_segment_size = WalSegmentSize::new(size).ok_or_else(|| {
+        format!("wal-segment-size {} is not a power of two from 1MiB to 1GiB", scenario.server.wal_segment_size)
+    })?;
+    let tablespaces = scenario.cluster.tablespaces.iter().map(|tablespace| TablespaceConfig {
+        oid: tablespace.oid,
+        location: tablespace.location.clone(),
+        size: tablespace.size.0,
+    });
+    Ok(Config {
+        version: scenario.server.version,
+        role: scenario.server.role,
+        timeline: TimelineId(scenario.server.timeline),
+        checksums: scenario.server.checksums,
+        wal_segment_size,
+        max_wal_senders: scenario.server.max_wal_senders,
+        auth: scenario.server.auth,
+        settings: scenario.server.settings.clone(),
+        source: scenario.cluster.source.clone(),
+        size: scenario.cluster.size.0,
+        tablespaces: tablespaces.collect(),
+        wal_start: scenario.cluster.wal_start,
+        wal_rate: scenario.cluster.wal_rate.0,
+        seed,
+        faults: scenario.faults.clone(),
+    })
+}
+
+/// Starts the mock, with the slots that clients expect to find.
+///
+/// # Errors
+/// A data directory that cannot be served, a slot that cannot be made.
+pub fn start(case: &Case, config: Config) -> Result<Server, String> {
+    let server = Server::new(config).map_err(|error| error.to_string())?;
+    for client in &case.scenario.clients {
+        if let Slot::Existing(name) = client.slot_on(case.scenario.server.version) {
+            server.cluster().create_slot(&name, false, true, 0).map_err(|error| error.message)?;
+        }
+    }
+    Ok(server)
+}
+
+/// Collects what is left of a run.
+pub fn record(case: &Case, server: Server, clients: Vec<ClientRecord>) -> Record {
+    let fired = server.fired();
+    let faults = case.scenario.faults.iter().enumerate().map(|(index, fault)| FaultRecord {
+        description: format!("when.{} do.{}", fault.when.name(), fault.r#do.name()),
+        fired: fired.contains(&index),
+    });
+    Record {
+        clients,
+        state: server.state(),
+        backups: server.backups(),
+        faults: faults.collect(),
+        transcript: server.transcript().iter().map(ToString::to_string).collect(),
+        errors: errors(&server),
+        message_counts: server.message_counts(),
+        server,
+    }
+}
+
+/// The SQLSTATEs of the errors that were sent, with the connection's number.
+fn errors(server: &Server) -> Vec<(u32, String)> {
+    let transcript = server.transcript();
+    let errors =
+        transcript.iter().filter(|event| event.direction == Direction::Sent && event.message == "ErrorResponse");
+    // `ERROR 58P01 requested WAL segment …`
+    errors.filter_map(|event| Some((event.session, event.detail.split(' ').nth(1)?.to_owned()))).collect()
+}

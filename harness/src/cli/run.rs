@@ -1,0 +1,156 @@
+//! `backstop run`
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::sync::mpsc;
+
+use super::{CANCELLED, Failure, Root, cancel};
+use crate::event::Event;
+use crate::plan::{RunPlan, ServerSpec, SubjectSpec};
+use crate::report::{Report, ReportError, ReportSpec, Terminal};
+use crate::runner;
+use crate::scenario::select::{Partition, Selection};
+
+const EXAMPLE: &str = "\
+Examples:
+  backstop run
+  backstop run crash 'sound/plain[server.version=15,client.wal=fetch]'
+  backstop run --client builtin --client pg_basebackup=/opt/pg/bin/pg_basebackup
+  backstop run --client 'exec=my-backup --host {host} --port {port} --to {dir}' --report junit=report.xml
+  backstop run --partition 2/5 --report json=-";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub(super) struct RunArgs {
+    /// Ids of cases, beginnings of ids, or paths of files or directories [default: everything]
+    #[arg(value_name = "CASE|PATH")]
+    cases: Vec<String>,
+    /// The client under test: builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE, where {host}, {port},
+    /// {user}, {password}, {dir}, {label} and {slot} are replaced and no shell is involved; with several, a matrix is printed
+    #[arg(long = "client", value_name = "CLIENT", default_value = "builtin")]
+    clients: Vec<SubjectSpec>,
+    /// What the clients connect to: mock or pg=BINDIR
+    #[arg(long, value_name = "SERVER", default_value = "mock")]
+    server: ServerSpec,
+    /// How many cases run at a time [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Run one of N parts of the cases
+    #[arg(long, value_name = "M/N")]
+    partition: Option<Partition>,
+    /// Run only scenarios with this tag; may be repeated
+    #[arg(long = "filter", value_name = "TAG")]
+    tags: Vec<String>,
+    /// The seed of everything random [default: each scenario's own]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Let a failed `should` fail the run
+    #[arg(long)]
+    strict: bool,
+    /// Keep what the cases leave behind in this directory
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Write a report: junit=PATH or json=PATH, with - for standard output; may be repeated
+    #[arg(long = "report", value_name = "FORMAT=PATH")]
+    reports: Vec<ReportSpec>,
+    #[command(flatten)]
+    root: Root,
+}
+
+pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
+    let to_standard_output = args.reports.iter().filter(|report| report.path.is_none()).count();
+    if to_standard_output > 1 {
+        return Err(Failure::Usage("only one report can go to standard output".to_owned()));
+    }
+    let selection =
+        Selection { wanted: args.cases, tags: args.tags, partition: args.partition, root: args.root.scenarios };
+    let cases = selection.cases()?;
+    if cases.is_empty() {
+        return Err(Failure::Nothing(why_nothing(&selection)));
+    }
+    let mut readers = Readers::open(&args.reports, args.strict, to_standard_output > 0)?;
+    let plan = RunPlan {
+        cases,
+        clients: args.clients,
+        server: args.server,
+        jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
+        seed: args.seed,
+        keep: args.keep,
+        strict: args.strict,
+    };
+    let environment = |error: io::Error| Failure::Environment(format!("could not start: {error}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(environment)?;
+    runtime.block_on(async {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let run = runner::run(plan, sender, cancel::on_ctrl_c());
+        let read = async {
+            let mut status = 0;
+            while let Some(event) = receiver.recv().await {
+                if let Event::RunFinished { summary, cancelled, .. } = &event {
+                    status = if *cancelled { CANCELLED } else { summary.worst().exit_code(args.strict) };
+                }
+                readers.event(&event);
+            }
+            status
+        };
+        let (ran, status) = tokio::join!(run, read);
+        ran.map_err(|error| Failure::Environment(error.to_string()))?;
+        readers.finish()?;
+        Ok(status)
+    })
+}
+
+fn why_nothing(selection: &Selection) -> String {
+    let root = selection.root.display();
+    match (selection.wanted.as_slice(), selection.tags.as_slice(), selection.partition) {
+        (_, [], Some(partition)) => format!(": partition {partition} holds none"),
+        ([], [], None) => format!(": there is no scenario file below {root}"),
+        (_, tags, _) => format!(": none has the tag {}", tags.join(" or ")),
+    }
+}
+
+/// The reports of a run. One that cannot be written does not end the run, but fails it in the end.
+struct Readers {
+    terminal: Option<Box<dyn Report>>,
+    reports: Vec<(ReportSpec, Option<Box<dyn Report>>)>,
+    failure: Option<ReportError>,
+}
+
+impl Readers {
+    fn open(specs: &[ReportSpec], strict: bool, standard_output_is_taken: bool) -> Result<Self, Failure> {
+        let mut reports = Vec::new();
+        for spec in specs {
+            let report = spec.open().map_err(|error| Failure::Environment(error.to_string()))?;
+            reports.push((spec.clone(), Some(report)));
+        }
+        let terminal: Box<dyn Report> = if standard_output_is_taken {
+            Box::new(Terminal::new(anstream::stderr(), strict))
+        } else {
+            Box::new(Terminal::new(anstream::stdout(), strict))
+        };
+        Ok(Self { terminal: Some(terminal), reports, failure: None })
+    }
+
+    fn event(&mut self, event: &Event) {
+        // Whoever closed the terminal or the pipe does not want to read on; the verdict counts all the same.
+        if self.terminal.as_mut().is_some_and(|terminal| terminal.event(event).is_err()) {
+            self.terminal = None;
+        }
+        for (spec, report) in &mut self.reports {
+            if let Some(Err(error)) = report.as_mut().map(|report| report.event(event)) {
+                self.failure.get_or_insert(spec.error(error));
+                *report = None;
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        match self.failure {
+            Some(error) => Err(Failure::Environment(error.to_string())),
+            None => Ok(()),
+        }
+    }
+}

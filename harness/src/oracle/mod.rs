@@ -1,0 +1,143 @@
+//! Judging what a run left behind.
+//!
+//! A client's exit status is evidence, not a verdict. Each oracle is a pure function of the evidence and says what it
+//! found wrong; [`judge`] holds that against what the client said of itself and what the scenario expects.
+//!
+//! | oracle | refuses |
+//! |---|---|
+//! | [`complete`] | archives in bad form; no `PG_VERSION`, label, control file or tablespace; ones of another backup |
+//! | [`ground_truth`] | any stored byte that is not the server's, missing and unknown files |
+//! | [`manifest`] | members that differ from the manifest, in either direction |
+//! | [`wal`] | holes, foreign bytes or garbage between start and end position |
+//! | [`server_side`] | success for a backup that the server did not end with CommandComplete and ReadyForQuery |
+//! | [`leftovers`] | after a failure: something that passes for a backup |
+//! | [`outside`] | changes outside the target |
+
+pub mod artifact;
+pub mod complete;
+pub mod expectation;
+pub mod ground_truth;
+pub mod leftovers;
+pub mod manifest;
+pub mod outside;
+pub mod server_side;
+pub mod wal;
+
+use backstop_mock::BackupRecord;
+use backstop_mock::cluster::Cluster;
+use backstop_protocol::base_backup::options::ManifestOption;
+
+use crate::record::{ClientRecord, Ending, Record};
+use crate::scenario::Case;
+use crate::scenario::model::{Outcome, WalMethod};
+use crate::verdict::{Check, Level, Verdict};
+use artifact::Artifact;
+
+/// What is known of one client's backup.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// The client and how it ended.
+    pub client: &'a ClientRecord,
+    /// The server that it copied.
+    pub cluster: &'a Cluster,
+    /// The client's last backup, as the server saw it.
+    pub backup: Option<&'a BackupRecord>,
+    /// The SQLSTATEs of the errors that the server sent it.
+    pub sqlstates: Vec<String>,
+    /// What it left.
+    pub artifact: Artifact,
+}
+
+/// What each oracle has against taking the artifact for a whole backup: the oracle's claim, and what contradicts it.
+pub type Refusals = Vec<(&'static str, Vec<String>)>;
+
+/// The verdict on a case, and every check behind it.
+pub fn judge(case: &Case, record: &Record) -> (Verdict, Vec<Check>) {
+    let mut verdict = Verdict::Pass;
+    let mut checks = Vec::new();
+    for client in &record.clients {
+        let backup = record.backups.iter().rev().find(|backup| record.is_session_of(backup.session, &client.name));
+        let evidence = Evidence {
+            client,
+            cluster: record.server.cluster(),
+            backup,
+            sqlstates: record.sqlstates(&client.name),
+            artifact: Artifact::load(&client.target),
+        };
+        verdict = verdict.max(judge_client(case, &evidence, &mut checks));
+    }
+    expectation::server(case, record, &mut checks);
+    if !record.faults.is_empty() {
+        let never: Vec<_> =
+            record.faults.iter().filter(|fault| !fault.fired).map(|fault| fault.description.as_str()).collect();
+        let found = if never.is_empty() { "all of them".to_owned() } else { format!("not: {}", never.join("; ")) };
+        checks.push(law("every fault fires".to_owned(), "all of them", found, never.is_empty()));
+    }
+    for check in checks.iter().filter(|check| !check.ok) {
+        verdict = verdict.max(if check.level == Level::Should { Verdict::Weak } else { Verdict::Fail });
+    }
+    (verdict, checks)
+}
+
+/// Checks one client and says how bad its ending is by itself; failed checks are weighed by the caller.
+fn judge_client(case: &Case, evidence: &Evidence<'_>, checks: &mut Vec<Check>) -> Verdict {
+    let client = evidence.client;
+    let refused = refusals(case, evidence);
+    expectation::client(case, evidence, &refused, checks);
+    let mut verdict = match &client.ending {
+        Ending::Signal(_) | Ending::Panicked(_) => Verdict::Crash,
+        Ending::TimedOut if !may_time_out(case, &client.name) => Verdict::Hang,
+        _ => Verdict::Pass,
+    };
+    if client.ending.is_success() {
+        for (claim, problems) in &refused {
+            let found = if problems.is_empty() { "nothing to object to".to_owned() } else { problems.join("; ") };
+            let check = format!("{}: success means that {claim}", client.name);
+            checks.push(law(check, "nothing to object to", found, problems.is_empty()));
+        }
+        if refused.iter().any(|(_, problems)| !problems.is_empty()) {
+            verdict = verdict.max(Verdict::SilentCorruption);
+        }
+    } else {
+        let passes = leftovers::passes_for_a_backup(&evidence.artifact, manifest_expected(case, evidence));
+        let found = if passes { "something that does" } else { "nothing that does" };
+        let check = format!("{}: failure leaves nothing that passes for a backup", client.name);
+        checks.push(law(check, "nothing that does", found.to_owned(), !passes));
+    }
+    let untouched = client.changes_outside.is_empty();
+    let found = if untouched { "nothing".to_owned() } else { client.changes_outside.join("; ") };
+    checks.push(law(format!("{}: nothing changes outside the target", client.name), "nothing", found, untouched));
+    if untouched { verdict } else { verdict.max(Verdict::Escape) }
+}
+
+fn law(check: String, expected: &str, actual: String, ok: bool) -> Check {
+    Check { check, expected: expected.to_owned(), actual, ok, level: Level::Law }
+}
+
+/// Whether the scenario says that this client reaches its deadline.
+fn may_time_out(case: &Case, client: &str) -> bool {
+    let expectation = case.scenario.expect.clients.get(client);
+    expectation.is_some_and(|expectation| expectation.must.outcome == Some(Outcome::Timeout))
+}
+
+/// Whether this backup comes with a manifest: as the server was asked, or, before it was asked, as the release does.
+fn manifest_expected(case: &Case, evidence: &Evidence<'_>) -> bool {
+    match evidence.backup {
+        Some(backup) => backup.options.manifest != ManifestOption::No,
+        None => case.scenario.server.version.has_manifest(),
+    }
+}
+
+fn refusals(case: &Case, evidence: &Evidence<'_>) -> Refusals {
+    let client = case.scenario.client(&evidence.client.name);
+    let mut refusals = vec![
+        ("it is complete", complete::problems(evidence)),
+        ("every byte is the server's", ground_truth::problems(evidence)),
+        ("members and manifest agree", manifest::problems(evidence)),
+        ("the server ended the backup", server_side::problems(evidence)),
+    ];
+    if client.is_none_or(|client| client.wal != WalMethod::None) {
+        refusals.push(("WAL covers it", wal::problems(evidence)));
+    }
+    refusals
+}

@@ -1,0 +1,123 @@
+//! Reports: readers of the runner's events, and of nothing else.
+
+mod json;
+mod junit;
+mod terminal;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+pub use self::json::Json;
+pub use self::junit::Junit;
+pub use self::terminal::Terminal;
+use crate::event::{CaseRef, Event};
+
+/// A reader of the events of one run.
+pub trait Report {
+    /// Takes the next event. What is written, and when, is up to the report.
+    fn event(&mut self, event: &Event) -> io::Result<()>;
+}
+
+/// The formats of reports for machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As JUnit writes it.
+    Junit,
+    /// Of our own.
+    Json,
+}
+
+/// A report for machines and where it goes: `junit=PATH`, `json=-`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportSpec {
+    /// The format.
+    pub format: Format,
+    /// The file; nothing stands for standard output.
+    pub path: Option<PathBuf>,
+}
+
+/// A text that names no report.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid report {0:?}: expected junit=PATH or json=PATH, with - for standard output")]
+pub struct InvalidReport(String);
+
+impl FromStr for ReportSpec {
+    type Err = InvalidReport;
+
+    fn from_str(text: &str) -> Result<Self, InvalidReport> {
+        let refuse = || InvalidReport(text.to_owned());
+        let (format, path) = text.split_once('=').ok_or_else(refuse)?;
+        let format = match format {
+            "junit" => Format::Junit,
+            "json" => Format::Json,
+            _ => return Err(refuse()),
+        };
+        match path {
+            "" => Err(refuse()),
+            "-" => Ok(Self { format, path: None }),
+            path => Ok(Self { format, path: Some(path.into()) }),
+        }
+    }
+}
+
+impl fmt::Display for ReportSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = match self.format {
+            Format::Junit => "junit",
+            Format::Json => "json",
+        };
+        match &self.path {
+            Some(path) => write!(f, "{format}={}", path.display()),
+            None => write!(f, "{format}=-"),
+        }
+    }
+}
+
+/// A report that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("could not write report {report}: {source}")]
+pub struct ReportError {
+    report: ReportSpec,
+    source: io::Error,
+}
+
+impl ReportSpec {
+    /// The report, its file created so that a wrong path is known before the run.
+    pub fn open(&self) -> Result<Box<dyn Report>, ReportError> {
+        let out: Box<dyn Write> = match &self.path {
+            None => Box::new(io::stdout()),
+            Some(path) => Box::new(File::create(path).map_err(|source| self.error(source))?),
+        };
+        Ok(match self.format {
+            Format::Junit => Box::new(Junit::new(out)),
+            Format::Json => Box::new(Json::new(out)),
+        })
+    }
+
+    /// Why the report could not be written.
+    pub fn error(&self, source: io::Error) -> ReportError {
+        ReportError { report: self.clone(), source }
+    }
+}
+
+/// The command that runs one case again, for a shell.
+pub fn again(case: &CaseRef, seed: u64) -> String {
+    let client = format!("--client {}", quoted(&case.client));
+    let server = if case.server == "mock" { String::new() } else { format!(" --server {}", quoted(&case.server)) };
+    format!("backstop run {} {client}{server} --seed {seed}", quoted(&case.id))
+}
+
+/// `text` as one word of a shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '=' | ',' | ':');
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! The report for people.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+
+use super::{Report, again};
+use crate::event::{Event, Finished};
+use crate::verdict::{Level, Summary, Verdict};
+
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+
+/// Writes a line for each case, more for one that does not pass, and a summary. Passing steps of a sweep are only counted.
+///
+/// Colours are always written: `out` is to remove them where they are not wanted.
+#[derive(Debug)]
+pub struct Terminal<W> {
+    out: W,
+    clients: Vec<String>,
+    /// Whether a failed `should` fails the run.
+    strict: bool,
+    /// Verdicts by case without its step, then by client. `None` stands for skipped.
+    matrix: BTreeMap<String, BTreeMap<String, Option<Verdict>>>,
+    /// Passing steps by case and client.
+    steps: BTreeMap<(String, String), usize>,
+}
+
+impl<W: Write> Terminal<W> {
+    /// A report that is written to `out` as the run goes.
+    pub fn new(out: W, strict: bool) -> Self {
+        Self { out, clients: Vec::new(), strict, matrix: BTreeMap::new(), steps: BTreeMap::new() }
+    }
+
+    /// The client's name where there are several.
+    fn client(&self, client: &str) -> String {
+        if self.clients.len() > 1 { format!(" ({client})") } else { String::new() }
+    }
+
+    fn finished(&mut self, finished: &Finished) -> io::Result<()> {
+        let Finished { case, verdict, elapsed, .. } = finished;
+        let (whole, step) = without_step(&case.id);
+        let cell = self.matrix.entry(whole.to_owned()).or_default().entry(case.client.clone()).or_default();
+        *cell = (*cell).max(Some(*verdict));
+        if *verdict == Verdict::Pass && step {
+            *self.steps.entry((whole.to_owned(), case.client.clone())).or_default() += 1;
+            return Ok(());
+        }
+        let client = self.client(&case.client);
+        let style = style(Some(*verdict), self.strict);
+        let label = label(Some(*verdict));
+        let time = elapsed.as_secs_f64();
+        writeln!(self.out, "{style}{label:>8}{style:#} {DIM}{time:>7.3}s{DIM:#} {}{client}", case.id)?;
+        if *verdict == Verdict::Pass { Ok(()) } else { self.details(finished, style) }
+    }
+
+    fn details(&mut self, finished: &Finished, style: Style) -> io::Result<()> {
+        for check in finished.checks.iter().filter(|check| !check.ok) {
+            let level = if check.level == Level::Law { "law: " } else { "" };
+            writeln!(self.out, "         {style}{level}{}{style:#}", check.check)?;
+            writeln!(self.out, "           expected {}", indented(&check.expected))?;
+            writeln!(self.out, "           seen     {}", indented(&check.actual))?;
+        }
+        for (client, said) in finished.said.iter().filter(|(_, said)| !said.trim().is_empty()) {
+            self.block(&format!("{client} said:"), said.trim_end().lines())?;
+        }
+        if !finished.transcript.is_empty() {
+            self.block("transcript:", finished.transcript.iter().map(String::as_str))?;
+        }
+        if let Some(kept) = &finished.kept {
+            writeln!(self.out, "         kept in {}", kept.display())?;
+        }
+        writeln!(self.out, "         again: {}", again(&finished.case, finished.seed))
+    }
+
+    fn block<'a>(&mut self, title: &str, lines: impl Iterator<Item = &'a str>) -> io::Result<()> {
+        writeln!(self.out, "         {title}")?;
+        for line in lines {
+            writeln!(self.out, "           {DIM}{}{DIM:#}", visible(line))?;
+        }
+        Ok(())
+    }
+
+    fn summary(&mut self, summary: Summary, elapsed: Duration, cancelled: bool) -> io::Result<()> {
+        for ((case, client), steps) in std::mem::take(&mut self.steps) {
+            let client = self.client(&client);
+            let style = style(Some(Verdict::Pass), self.strict);
+            let label = label(Some(Verdict::Pass));
+            let noun = if steps == 1 { "step" } else { "steps" };
+            writeln!(self.out, "{style}{label:>8}{style:#} {case}{client}: {steps} {noun}")?;
+        }
+        if self.clients.len() > 1 {
+            self.matrix()?;
+        }
+        if cancelled {
+            writeln!(self.out, "{BOLD}cancelled{BOLD:#}: the other cases did not run")?;
+        }
+        let counts: Vec<String> = Verdict::ALL
+            .into_iter()
+            .filter(|verdict| summary.of(*verdict) > 0)
+            .map(|verdict| {
+                let style = style(Some(verdict), self.strict);
+                format!("{style}{} {}{style:#}", summary.of(verdict), counted(verdict))
+            })
+            .chain((summary.skipped > 0).then(|| format!("{} skipped", summary.skipped)))
+            .collect();
+        let counts = if counts.is_empty() { "nothing ran".to_owned() } else { counts.join(", ") };
+        let noun = if summary.total == 1 { "case" } else { "cases" };
+        let time = elapsed.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "for people, who count no 2^52 cases")]
+        let rate = if time > 0.0 { (summary.total - summary.skipped) as f64 / time } else { 0.0 };
+        writeln!(self.out, "{BOLD}{} {noun}{BOLD:#}: {counts} in {time:.2} s ({rate:.1} cases/s)", summary.total)
+    }
+
+    /// Cases by clients.
+    fn matrix(&mut self) -> io::Result<()> {
+        let width = self.matrix.keys().map(|id| id.chars().count()).max().unwrap_or(0);
+        write!(self.out, "\n{:width$}", "")?;
+        for client in &self.clients {
+            write!(self.out, "  {BOLD}{client}{BOLD:#}{:1$}", "", column(client) - client.chars().count())?;
+        }
+        writeln!(self.out)?;
+        for (id, verdicts) in &self.matrix {
+            let mut gap = width - id.chars().count();
+            write!(self.out, "{id}")?;
+            for client in &self.clients {
+                let verdict = verdicts.get(client);
+                let word = verdict.map_or("-", |verdict| label(*verdict));
+                let style = verdict.map_or(Style::new(), |verdict| style(*verdict, self.strict));
+                write!(self.out, "{:gap$}  {style}{word}{style:#}", "")?;
+                gap = column(client) - word.len();
+            }
+            writeln!(self.out)?;
+        }
+        writeln!(self.out)
+    }
+}
+
+/// The width of a client's column: its name or the longest verdict.
+fn column(client: &str) -> usize {
+    client.chars().count().max("CORRUPT".len())
+}
+
+impl<W: Write> Report for Terminal<W> {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::RunStarted { cases, clients, server } => {
+                self.clients.clone_from(clients);
+                let noun = if *cases == 1 { "case" } else { "cases" };
+                writeln!(self.out, "{cases} {noun}, {} against {server}", clients.join(", "))
+            }
+            Event::CaseFinished(finished) => self.finished(finished),
+            Event::Skipped { case, reason } => {
+                let row = self.matrix.entry(without_step(&case.id).0.to_owned()).or_default();
+                row.entry(case.client.clone()).or_insert(None);
+                let client = self.client(&case.client);
+                writeln!(self.out, "{DIM}{:>8}{DIM:#} {}{client}: {reason}", label(None), case.id)
+            }
+            Event::RunFinished { summary, elapsed, cancelled } => {
+                self.summary(*summary, *elapsed, *cancelled)?;
+                self.out.flush()
+            }
+            Event::CasesFound { .. } | Event::CaseStarted(_) | Event::Progress { .. } => Ok(()),
+        }
+    }
+}
+
+/// The id without the step of a sweep, and whether there was one.
+fn without_step(id: &str) -> (&str, bool) {
+    let step = id.strip_suffix(']').and_then(|id| id.rsplit_once('['));
+    match step {
+        Some((whole, digits)) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => (whole, true),
+        _ => (id, false),
+    }
+}
+
+fn label(verdict: Option<Verdict>) -> &'static str {
+    match verdict {
+        None => "skip",
+        Some(Verdict::Pass) => "pass",
+        Some(Verdict::Weak) => "weak",
+        Some(Verdict::Fail) => "FAIL",
+        Some(Verdict::SilentCorruption) => "CORRUPT",
+        Some(Verdict::Hang) => "HANG",
+        Some(Verdict::Escape) => "ESCAPE",
+        Some(Verdict::Crash) => "CRASH",
+    }
+}
+
+fn counted(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "passed",
+        Verdict::Weak => "weak",
+        Verdict::Fail => "failed",
+        Verdict::SilentCorruption => "silent corruption",
+        Verdict::Hang => "hung",
+        Verdict::Escape => "escaped",
+        Verdict::Crash => "crashed",
+    }
+}
+
+fn style(verdict: Option<Verdict>, strict: bool) -> Style {
+    match verdict {
+        None => DIM,
+        Some(Verdict::Pass) => AnsiColor::Green.on_default(),
+        Some(verdict) if !verdict.is_failure(strict) => AnsiColor::Yellow.on_default(),
+        Some(_) => AnsiColor::Red.on_default().bold(),
+    }
+}
+
+/// Later lines of a value below its first.
+fn indented(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(visible).collect();
+    lines.join("\n                    ")
+}
+
+/// What a client printed must not steer the terminal of whoever reads about it.
+fn visible(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() && c != '\t' { '\u{FFFD}' } else { c }).collect()
+}

@@ -1,0 +1,323 @@
+//! Every report of the same run.
+
+use std::time::Duration;
+
+use super::*;
+use crate::event::Finished;
+use crate::verdict::{Check, Level, Summary, Verdict};
+
+fn case(id: &str, client: &str) -> CaseRef {
+    CaseRef { id: id.to_owned(), client: client.to_owned(), server: "mock".to_owned(), path: "scenarios/x.toml".into() }
+}
+
+fn check(name: &str, expected: &str, actual: &str, level: Level) -> Check {
+    let ok = expected == actual;
+    Check { check: name.to_owned(), expected: expected.to_owned(), actual: actual.to_owned(), ok, level }
+}
+
+fn finished(case: CaseRef, verdict: Verdict, checks: Vec<Check>) -> Finished {
+    let elapsed = Duration::from_micros(12_345);
+    Finished { case, verdict, checks, elapsed, seed: 7, transcript: Vec::new(), said: Vec::new(), kept: None }
+}
+
+/// A run with two clients in which about everything happens.
+fn events() -> Vec<Event> {
+    let clients = ["builtin", "exec=tool -D {dir}"];
+    let sound = || vec![check("expect.backup.must.outcome", "success", "success", Level::Must)];
+    let corrupt = Finished {
+        transcript: vec![
+            "   0.010 #1 > CopyData n base.tar".to_owned(),
+            "   0.011 #1 ! when.archive-data do.truncate".to_owned(),
+        ],
+        said: vec![("backup".to_owned(), "backup \u{1b}[31mcompleted\u{1b}[0m\n<ok> & done\n".to_owned())],
+        kept: Some("/tmp/kept/tar-empty".into()),
+        ..finished(
+            case("tar/tar-empty-archive[server.version=18]", clients[1]),
+            Verdict::SilentCorruption,
+            vec![
+                check("expect.backup.must.outcome", "failure", "success", Level::Must),
+                check("complete", "every member of the manifest", "base/5/1259 is missing", Level::Law),
+                check("outside", "unchanged", "unchanged", Level::Law),
+            ],
+        )
+    };
+    let weak = vec![check("expect.backup.should.within", "at most 10s", "12s", Level::Should)];
+    let mut summary = Summary::default();
+    for verdict in [Verdict::Pass, Verdict::Pass, Verdict::Pass, Verdict::SilentCorruption, Verdict::Weak] {
+        summary.count(verdict);
+    }
+    summary.count_skipped();
+    let finish = |finished| Event::CaseFinished(Box::new(finished));
+    vec![
+        Event::RunStarted { cases: 5, clients: clients.map(ToOwned::to_owned).into(), server: "mock".to_owned() },
+        Event::CaseStarted(case("sound/plain", clients[0])),
+        finish(corrupt),
+        finish(finished(case("sound/plain", clients[0]), Verdict::Pass, sound())),
+        finish(finished(case("sound/plain", clients[1]), Verdict::Weak, weak)),
+        Event::Skipped { case: case("wal/slot", clients[1]), reason: "it has no slots".to_owned() },
+        Event::Progress { case: case("crash/everywhere", clients[0]), phase: "recording".to_owned() },
+        Event::CasesFound { case: case("crash/everywhere", clients[0]), cases: 2 },
+        finish(finished(case("crash/everywhere[1]", clients[0]), Verdict::Pass, sound())),
+        finish(finished(case("crash/everywhere[2]", clients[0]), Verdict::Pass, sound())),
+        Event::RunFinished { summary, elapsed: Duration::from_millis(2_500), cancelled: false },
+    ]
+}
+
+fn feed(mut report: impl Report, events: &[Event]) {
+    for event in events {
+        report.event(event).expect("a Vec takes everything");
+    }
+}
+
+fn utf8(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("reports are UTF-8")
+}
+
+/// What a terminal report writes where there is no terminal.
+fn plain(events: &[Event]) -> String {
+    let mut out = Vec::new();
+    feed(Terminal::new(anstream::StripStream::new(&mut out as &mut dyn Write), false), events);
+    utf8(out)
+}
+
+#[test]
+fn the_terminal_shows_what_is_wrong_and_how_to_run_it_again() {
+    insta::assert_snapshot!(plain(&events()), @r#"
+    5 cases, builtin, exec=tool -D {dir} against mock
+     CORRUPT   0.012s tar/tar-empty-archive[server.version=18] (exec=tool -D {dir})
+             expect.backup.must.outcome
+               expected failure
+               seen     success
+             law: complete
+               expected every member of the manifest
+               seen     base/5/1259 is missing
+             backup said:
+               backup �[31mcompleted�[0m
+               <ok> & done
+             transcript:
+                  0.010 #1 > CopyData n base.tar
+                  0.011 #1 ! when.archive-data do.truncate
+             kept in /tmp/kept/tar-empty
+             again: backstop run 'tar/tar-empty-archive[server.version=18]' --client 'exec=tool -D {dir}' --seed 7
+        pass   0.012s sound/plain (builtin)
+        weak   0.012s sound/plain (exec=tool -D {dir})
+             expect.backup.should.within
+               expected at most 10s
+               seen     12s
+             again: backstop run sound/plain --client 'exec=tool -D {dir}' --seed 7
+        skip wal/slot (exec=tool -D {dir}): it has no slots
+        pass crash/everywhere (builtin): 2 steps
+
+                                              builtin  exec=tool -D {dir}
+    crash/everywhere                          pass     -
+    sound/plain                               pass     weak
+    tar/tar-empty-archive[server.version=18]  -        CORRUPT
+    wal/slot                                  -        skip
+
+    6 cases: 3 passed, 1 weak, 1 silent corruption, 1 skipped in 2.50 s (2.0 cases/s)
+    "#);
+}
+
+#[test]
+fn colours_are_removed_where_there_is_no_terminal() {
+    let mut out = Vec::new();
+    feed(Terminal::new(&mut out, false), &events());
+    let coloured = utf8(out);
+    assert!(coloured.contains("\u{1b}[1m\u{1b}[31m CORRUPT"), "{coloured:?}");
+    assert!(!plain(&events()).contains('\u{1b}'));
+}
+
+#[test]
+fn one_client_has_no_matrix() {
+    let events = [
+        Event::RunStarted { cases: 1, clients: vec!["builtin".to_owned()], server: "mock".to_owned() },
+        Event::RunFinished { summary: Summary::default(), elapsed: Duration::from_secs(1), cancelled: true },
+    ];
+    insta::assert_snapshot!(plain(&events), @r#"
+    1 case, builtin against mock
+    cancelled: the other cases did not run
+    0 cases: nothing ran in 1.00 s (0.0 cases/s)
+    "#);
+}
+
+#[test]
+fn json_has_its_documented_shape() {
+    let mut out = Vec::new();
+    feed(Json::new(&mut out), &events());
+    insta::assert_snapshot!(utf8(out), @r#"
+    {
+      "schema": 1,
+      "summary": {
+        "total": 6,
+        "passed": 3,
+        "weak": 1,
+        "failed": 0,
+        "silent_corruption": 1,
+        "hung": 0,
+        "escaped": 0,
+        "crashed": 0,
+        "skipped": 1,
+        "seconds": 2.5
+      },
+      "cases": [
+        {
+          "id": "crash/everywhere[1]",
+          "client": "builtin",
+          "server": "mock",
+          "verdict": "pass",
+          "checks": [
+            {
+              "check": "expect.backup.must.outcome",
+              "expected": "success",
+              "actual": "success",
+              "ok": true
+            }
+          ],
+          "seconds": 0.012345
+        },
+        {
+          "id": "crash/everywhere[2]",
+          "client": "builtin",
+          "server": "mock",
+          "verdict": "pass",
+          "checks": [
+            {
+              "check": "expect.backup.must.outcome",
+              "expected": "success",
+              "actual": "success",
+              "ok": true
+            }
+          ],
+          "seconds": 0.012345
+        },
+        {
+          "id": "sound/plain",
+          "client": "builtin",
+          "server": "mock",
+          "verdict": "pass",
+          "checks": [
+            {
+              "check": "expect.backup.must.outcome",
+              "expected": "success",
+              "actual": "success",
+              "ok": true
+            }
+          ],
+          "seconds": 0.012345
+        },
+        {
+          "id": "sound/plain",
+          "client": "exec=tool -D {dir}",
+          "server": "mock",
+          "verdict": "weak",
+          "checks": [
+            {
+              "check": "expect.backup.should.within",
+              "expected": "at most 10s",
+              "actual": "12s",
+              "ok": false
+            }
+          ],
+          "seconds": 0.012345
+        },
+        {
+          "id": "tar/tar-empty-archive[server.version=18]",
+          "client": "exec=tool -D {dir}",
+          "server": "mock",
+          "verdict": "silent_corruption",
+          "checks": [
+            {
+              "check": "expect.backup.must.outcome",
+              "expected": "failure",
+              "actual": "success",
+              "ok": false
+            },
+            {
+              "check": "complete",
+              "expected": "every member of the manifest",
+              "actual": "base/5/1259 is missing",
+              "ok": false
+            },
+            {
+              "check": "outside",
+              "expected": "unchanged",
+              "actual": "unchanged",
+              "ok": true
+            }
+          ],
+          "seconds": 0.012345
+        },
+        {
+          "id": "wal/slot",
+          "client": "exec=tool -D {dir}",
+          "server": "mock",
+          "verdict": "skipped",
+          "checks": [
+            {
+              "check": "skipped",
+              "expected": "",
+              "actual": "it has no slots",
+              "ok": true
+            }
+          ],
+          "seconds": 0.0
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
+fn junit_has_a_suite_for_each_client() {
+    let mut out = Vec::new();
+    feed(Junit::new(&mut out), &events());
+    insta::assert_snapshot!(utf8(out), @r#"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <testsuites name="backstop" tests="6" skipped="1" failures="1" errors="0" time="2.500">
+        <testsuite name="builtin" tests="3" skipped="0" errors="0" failures="0" time="0.037">
+            <testcase name="crash/everywhere[1]" classname="crash" time="0.012"/>
+            <testcase name="crash/everywhere[2]" classname="crash" time="0.012"/>
+            <testcase name="sound/plain" classname="sound" time="0.012"/>
+        </testsuite>
+        <testsuite name="exec=tool -D {dir}" tests="3" skipped="1" errors="0" failures="1" time="0.025">
+            <testcase name="sound/plain" classname="sound" time="0.012"/>
+            <testcase name="tar/tar-empty-archive[server.version=18]" classname="tar" time="0.012">
+                <failure message="expect.backup.must.outcome: expected failure, was success" type="silent_corruption">expect.backup.must.outcome: expected failure, was success
+    complete: expected every member of the manifest, was base/5/1259 is missing
+
+    backup said:
+    backup completed
+    &lt;ok&gt; &amp; done
+
+    transcript:
+       0.010 #1 &gt; CopyData n base.tar
+       0.011 #1 ! when.archive-data do.truncate
+
+    again: backstop run &apos;tar/tar-empty-archive[server.version=18]&apos; --client &apos;exec=tool -D {dir}&apos; --seed 7</failure>
+            </testcase>
+            <testcase name="wal/slot" classname="wal" time="0.000">
+                <skipped message="it has no slots"/>
+            </testcase>
+        </testsuite>
+    </testsuites>
+    "#);
+}
+
+#[test]
+fn report_specs_round_trip() {
+    for text in ["junit=out.xml", "json=-", "json=a=b"] {
+        assert_eq!(text.parse::<ReportSpec>().expect(text).to_string(), text);
+    }
+    for text in ["", "junit", "json=", "tap=-", "=x"] {
+        assert!(text.parse::<ReportSpec>().is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn the_command_is_one_that_a_shell_reads_back() {
+    let case = case("crash/everywhere[server.version=15][137]", "exec=it's {dir}");
+    assert_eq!(
+        again(&case, 7),
+        r"backstop run 'crash/everywhere[server.version=15][137]' --client 'exec=it'\''s {dir}' --seed 7"
+    );
+}

@@ -1,0 +1,89 @@
+//! The directory in which a case happens.
+//!
+//! ```text
+//! <case>/outside/          must not change, whatever the client does
+//! <case>/<client>/target/  where the client is told to put the backup; made by the client
+//! <case>/<client>/<oid>/   where it is told to put a tablespace
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::RunError;
+use crate::oracle::outside::Snapshot;
+use crate::scenario::Case;
+
+/// A case's directory: removed with the value, unless it is to be kept.
+pub(super) struct CaseDirectory {
+    root: PathBuf,
+    case: String,
+    temporary: Option<TempDir>,
+}
+
+impl CaseDirectory {
+    /// Makes the directory, below `keep` if the run keeps what its cases leave.
+    pub(super) fn make(case: &Case, keep: Option<&Path>) -> Result<Self, RunError> {
+        Self::try_make(case, keep).map_err(|source| RunError::Directory { case: case.id.clone(), source })
+    }
+
+    fn try_make(case: &Case, keep: Option<&Path>) -> io::Result<Self> {
+        let (root, temporary) = match keep {
+            Some(keep) => {
+                let root = keep.join(&case.id);
+                if root.exists() {
+                    fs::remove_dir_all(&root)?;
+                }
+                (root, None)
+            }
+            None => {
+                let temporary = tempfile::Builder::new().prefix("backstop-").tempdir()?;
+                (temporary.path().canonicalize()?, Some(temporary))
+            }
+        };
+        fs::create_dir_all(root.join("outside/directory"))?;
+        fs::write(root.join("outside/file"), "nobody may change this\n")?;
+        fs::write(root.join("outside/directory/file"), "nor this\n")?;
+        for client in &case.scenario.clients {
+            fs::create_dir_all(root.join(&client.name))?;
+        }
+        Ok(Self { root: root.canonicalize()?, case: case.id.clone(), temporary })
+    }
+
+    /// Where a client puts its backup.
+    pub(super) fn target(&self, client: &str) -> PathBuf {
+        self.root.join(client).join("target")
+    }
+
+    /// Where a client puts a tablespace.
+    pub(super) fn tablespace(&self, client: &str, oid: u32) -> PathBuf {
+        self.root.join(client).join(oid.to_string())
+    }
+
+    /// A picture of all that no client of `case` may change.
+    pub(super) fn outside(&self, case: &Case) -> Result<Snapshot, RunError> {
+        let allowed = case.scenario.clients.iter().flat_map(|client| {
+            let tablespaces = case.scenario.cluster.tablespaces.iter();
+            let tablespaces = tablespaces.map(|tablespace| self.tablespace(&client.name, tablespace.oid));
+            tablespaces.chain([self.target(&client.name)]).collect::<Vec<_>>()
+        });
+        let allowed: Vec<_> = allowed.chain([self.root.join(TRANSCRIPT)]).collect();
+        Snapshot::take(&self.root, &allowed).map_err(|source| RunError::Directory { case: self.case.clone(), source })
+    }
+
+    /// Where the files stay, if they do.
+    pub(super) fn kept(&self) -> Option<PathBuf> {
+        self.temporary.is_none().then(|| self.root.clone())
+    }
+
+    /// Writes the transcript beside what the clients left.
+    pub(super) fn write_transcript(&self, lines: &[String]) -> Result<(), RunError> {
+        let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+        fs::write(self.root.join(TRANSCRIPT), text)
+            .map_err(|source| RunError::Directory { case: self.case.clone(), source })
+    }
+}
+
+const TRANSCRIPT: &str = "transcript.txt";

@@ -1,0 +1,103 @@
+//! The built-in client against the mock: one process, memory for a network, and a clock that nobody waits for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backstop_client::{BackupOptions, Connecting, Connector, Observer, Purpose, base_backup};
+use backstop_mock::Server;
+use backstop_mock::config::Config;
+use backstop_protocol::backend::Diagnostic;
+use tokio::time::Instant;
+
+use super::case_directory::CaseDirectory;
+use super::{RunError, SETTLING};
+use crate::arena;
+use crate::record::{ClientRecord, Ending, Record};
+use crate::scenario::Case;
+use crate::scenario::model::Client;
+use crate::subject::builtin;
+
+/// Opens connections inside the process.
+struct Memory(Server);
+
+impl Connector for Memory {
+    fn connect(&self, _purpose: Purpose) -> Connecting<'_> {
+        Box::pin(async { Ok(Box::new(self.0.connect()) as _) })
+    }
+}
+
+/// Remembers what the server had to say.
+#[derive(Default)]
+struct Notices(Mutex<String>);
+
+impl Notices {
+    fn take(&self) -> String {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Observer for Notices {
+    fn notice(&self, notice: &Diagnostic) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.push_str(&notice.to_string());
+        said.push('\n');
+    }
+}
+
+/// Runs the case on a runtime of its own.
+pub(super) fn run(case: &Case, config: Config, directory: &CaseDirectory) -> Result<Record, RunError> {
+    let setup = |problem: String| RunError::Setup { case: case.id.clone(), problem };
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().map_err(|error| setup(error.to_string()))?;
+    let before = directory.outside(case)?;
+    let world = tokio::task::LocalSet::new();
+    let (server, clients) = world.block_on(&runtime, async {
+        let server = arena::start(case, config).map_err(setup)?;
+        let mut running = Vec::new();
+        for client in &case.scenario.clients {
+            let options = builtin::options(case, client, directory.target(&client.name), |oid| {
+                directory.tablespace(&client.name, oid)
+            });
+            running.push((client, tokio::task::spawn_local(run_client(client.clone(), server.clone(), options))));
+        }
+        let mut clients = Vec::new();
+        for (client, task) in running {
+            let (ending, said, elapsed) = match task.await {
+                Ok(ended) => ended,
+                Err(error) => (Ending::Panicked(error.to_string()), String::new(), Duration::ZERO),
+            };
+            clients.push((client.name.clone(), ending, said, elapsed));
+        }
+        // Nothing else happens on a paused clock: whoever has not gone by then never will.
+        let _ = tokio::time::timeout(SETTLING, server.idle()).await;
+        Ok((server, clients))
+    })?;
+    let changes_outside = before.changes(&directory.outside(case)?);
+    let clients = clients.into_iter().map(|(name, ending, said, elapsed)| ClientRecord {
+        target: directory.target(&name),
+        name,
+        ending,
+        said,
+        elapsed,
+        changes_outside: changes_outside.clone(),
+    });
+    Ok(arena::record(case, server, clients.collect()))
+}
+
+async fn run_client(client: Client, server: Server, options: BackupOptions) -> (Ending, String, Duration) {
+    let began = Instant::now();
+    let notices = Arc::new(Notices::default());
+    let backup = base_backup(Arc::new(Memory(server)), options, Arc::clone(&notices) as _);
+    let ended = tokio::time::timeout(client.timeout.0, backup).await;
+    let elapsed = began.elapsed();
+    let mut said = notices.take();
+    let ending = match ended {
+        Err(_) => Ending::TimedOut,
+        Ok(Ok(_)) => Ending::Exited(0),
+        Ok(Err(error)) => {
+            said.push_str(&error.to_string());
+            Ending::Exited(1)
+        }
+    };
+    (ending, said, elapsed)
+}

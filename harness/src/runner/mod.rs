@@ -1,0 +1,229 @@
+//! Running cases: several at a time, each in a world of its own, and every one judged from what it left.
+//!
+//! The built-in client runs in process, over memory, on a paused clock: such a run is a function of the case and its seed,
+//! and waits cost nothing. A command runs as a process and speaks TCP; its waits are real.
+
+mod case_directory;
+mod command;
+mod in_process;
+mod sweep;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc::UnboundedSender, watch};
+
+use crate::arena;
+use crate::event::{CaseRef, Event, Finished};
+use crate::oracle;
+use crate::plan::{RunPlan, ServerSpec, SubjectSpec};
+use crate::record::Record;
+use crate::scenario::Case;
+use crate::subject::Subject;
+use crate::verdict::{Summary, Verdict};
+
+/// How long a server may take to notice that its clients have gone.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// How many lines of a transcript a report shows.
+const SHOWN_TRANSCRIPT: usize = 24;
+
+/// Why nothing, or nothing more, could run: the environment's fault, not a client's.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The client under test does not exist or does not start.
+    #[error("{0}")]
+    NoClient(String),
+    /// The server cannot be had.
+    #[error("{0}")]
+    NoServer(String),
+    /// A directory for the cases cannot be made.
+    #[error("could not prepare a directory for case {case}: {source}")]
+    Directory {
+        /// The case.
+        case: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The mock cannot be set up as the scenario says.
+    #[error("case {case}: {problem}")]
+    Setup {
+        /// The case.
+        case: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// One case against one client.
+#[derive(Clone, Debug)]
+struct Job {
+    case: Case,
+    subject: Arc<Subject>,
+}
+
+/// What the workers share.
+struct Shared {
+    queue: Mutex<VecDeque<Job>>,
+    summary: Mutex<Summary>,
+    failure: Mutex<Option<RunError>>,
+    events: UnboundedSender<Event>,
+    cancel: watch::Receiver<bool>,
+    seed: Option<u64>,
+    keep: Option<PathBuf>,
+}
+
+/// Runs every case of `plan` against every client, telling `events` what happens, until all ended or `cancel` says so.
+///
+/// # Errors
+/// The environment: a client that is not there, a directory that cannot be made. What clients do is never an error.
+pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::Receiver<bool>) -> Result<(), RunError> {
+    let began = Instant::now();
+    if let ServerSpec::Postgres(directory) = &plan.server {
+        let problem = "scenarios run against the mock only in this release";
+        return Err(RunError::NoServer(format!("server pg={}: {problem}", directory.display())));
+    }
+    let subjects = plan.clients.iter().map(|spec| Subject::prepare(spec).map(Arc::new));
+    let subjects = subjects.collect::<Result<Vec<_>, _>>().map_err(RunError::NoClient)?;
+    let clients = plan.clients.iter().map(SubjectSpec::to_string).collect();
+    send(
+        &events,
+        Event::RunStarted { cases: plan.cases.len() * subjects.len(), clients, server: plan.server.to_string() },
+    );
+    let jobs = plan
+        .cases
+        .iter()
+        .flat_map(|case| subjects.iter().map(|subject| Job { case: case.clone(), subject: Arc::clone(subject) }));
+    let shared = Arc::new(Shared {
+        queue: Mutex::new(jobs.collect()),
+        summary: Mutex::new(Summary::default()),
+        failure: Mutex::new(None),
+        events,
+        cancel,
+        seed: plan.seed,
+        keep: plan.keep,
+    });
+    let workers = (0..plan.jobs.max(1)).map(|_| {
+        let shared = Arc::clone(&shared);
+        tokio::task::spawn_blocking(move || work(&shared))
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await.map_err(|error| RunError::NoServer(format!("a worker ended early: {error}")))?;
+    }
+    let summary = *lock(&shared.summary);
+    let cancelled = *shared.cancel.borrow();
+    send(&shared.events, Event::RunFinished { summary, elapsed: began.elapsed(), cancelled });
+    match lock(&shared.failure).take() {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+/// Runs one case once and returns what it left, without judging it. Nothing of it stays on disk.
+///
+/// # Errors
+/// As [`run`].
+pub fn record(case: &Case, client: &SubjectSpec, seed: Option<u64>) -> Result<Record, RunError> {
+    let subject = Subject::prepare(client).map_err(RunError::NoClient)?;
+    let directory = case_directory::CaseDirectory::make(case, None)?;
+    let (_, cancel) = watch::channel(false);
+    execute(case, &subject, &directory, seed.unwrap_or_else(|| arena::seed(case)), &cancel)
+}
+
+fn work(shared: &Shared) {
+    while !*shared.cancel.borrow() && lock(&shared.failure).is_none() {
+        let Some(job) = lock(&shared.queue).pop_front() else { return };
+        if let Err(error) = run_job(shared, job) {
+            lock(&shared.failure).get_or_insert(error);
+        }
+    }
+}
+
+fn run_job(shared: &Shared, job: Job) -> Result<(), RunError> {
+    let case_ref = reference(&job);
+    if let Some(reason) = job.subject.cannot_run(&job.case) {
+        lock(&shared.summary).count_skipped();
+        send(&shared.events, Event::Skipped { case: case_ref, reason });
+        return Ok(());
+    }
+    let seed = shared.seed.unwrap_or_else(|| arena::seed(&job.case));
+    if sweep::stands_for_many(&job.case) {
+        send(&shared.events, Event::Progress { case: case_ref.clone(), phase: "recording".to_owned() });
+        let steps = sweep::expand(&job.case, &job.subject, seed, &shared.cancel)?;
+        send(&shared.events, Event::CasesFound { case: case_ref, cases: steps.len() });
+        let subject = &job.subject;
+        let found = steps.into_iter().map(|case| Job { case, subject: Arc::clone(subject) });
+        lock(&shared.queue).extend(found);
+        return Ok(());
+    }
+    send(&shared.events, Event::CaseStarted(case_ref.clone()));
+    let began = Instant::now();
+    let directory = case_directory::CaseDirectory::make(&job.case, shared.keep.as_deref())?;
+    let record = execute(&job.case, &job.subject, &directory, seed, &shared.cancel)?;
+    if *shared.cancel.borrow() {
+        // What a cancelled client did says nothing about it.
+        return Ok(());
+    }
+    let (verdict, checks) = oracle::judge(&job.case, &record);
+    lock(&shared.summary).count(verdict);
+    let passed = verdict == Verdict::Pass;
+    let said = record.clients.iter().map(|client| (client.name.clone(), client.said.clone()));
+    let finished = Finished {
+        case: case_ref,
+        verdict,
+        checks,
+        elapsed: began.elapsed(),
+        seed,
+        transcript: if passed { Vec::new() } else { around_the_fault(&record.transcript) },
+        said: if passed { Vec::new() } else { said.collect() },
+        kept: directory.kept(),
+    };
+    if shared.keep.is_some() {
+        directory.write_transcript(&record.transcript)?;
+    }
+    send(&shared.events, Event::CaseFinished(Box::new(finished)));
+    Ok(())
+}
+
+/// Runs one case against one client.
+fn execute(
+    case: &Case,
+    subject: &Subject,
+    directory: &case_directory::CaseDirectory,
+    seed: u64,
+    cancel: &watch::Receiver<bool>,
+) -> Result<Record, RunError> {
+    let config = arena::config(case, seed).map_err(|problem| RunError::Setup { case: case.id.clone(), problem })?;
+    match subject {
+        Subject::Builtin => in_process::run(case, config, directory),
+        Subject::Command(tool) => command::run(case, tool, config, directory, cancel),
+    }
+}
+
+/// The lines around the first fault that fired, or the last ones.
+fn around_the_fault(transcript: &[String]) -> Vec<String> {
+    let fault = transcript.iter().position(|line| line.contains(" ! ")).unwrap_or(transcript.len());
+    let from = fault.saturating_sub(SHOWN_TRANSCRIPT / 2).min(transcript.len().saturating_sub(SHOWN_TRANSCRIPT));
+    transcript.iter().skip(from).take(SHOWN_TRANSCRIPT).cloned().collect()
+}
+
+fn reference(job: &Job) -> CaseRef {
+    CaseRef {
+        id: job.case.id.clone(),
+        client: job.subject.to_string(),
+        server: ServerSpec::Mock.to_string(),
+        path: job.case.path.clone(),
+    }
+}
+
+/// Nobody may be listening any more; that is not the runner's business.
+fn send(events: &UnboundedSender<Event>, event: Event) {
+    let _ = events.send(event);
+}
+
+/// Every value behind these locks is whole after every statement, so that a panic elsewhere cannot have broken it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,194 @@
+//! A program: a scenario's client as a command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use backstop_mock::units::ByteRate;
+use backstop_protocol::version::ServerVersion;
+use tokio::process::Command;
+
+use crate::plan::SubjectSpec;
+use crate::scenario::Case;
+use crate::scenario::model::{Checkpoint, Client, Format, Manifest, Slot, WalMethod};
+
+/// The role that clients log in as.
+pub const USER: &str = "backstop";
+
+/// Its password.
+pub const PASSWORD: &str = "secret";
+
+/// A program that takes base backups.
+#[derive(Debug)]
+pub struct Tool {
+    /// As on the command line.
+    pub spec: SubjectSpec,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// PostgreSQL's, of this release: it refuses servers that are newer.
+    PgBasebackup { program: PathBuf, release: ServerVersion },
+    /// A template.
+    Exec { words: Vec<String> },
+}
+
+/// What a program is to be told.
+pub struct Invocation<'a> {
+    /// The story.
+    pub case: &'a Case,
+    /// The client's part in it.
+    pub client: &'a Client,
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// Where the backup goes.
+    pub target: PathBuf,
+    /// Where a tablespace goes.
+    pub tablespace: &'a dyn Fn(u32) -> PathBuf,
+}
+
+impl Tool {
+    /// Finds the program.
+    ///
+    /// # Errors
+    /// Its name and why it cannot be run.
+    pub fn find(spec: &SubjectSpec) -> Result<Self, String> {
+        let kind = match spec {
+            SubjectSpec::PgBasebackup(path) => {
+                let program = path.clone().unwrap_or_else(|| "pg_basebackup".into());
+                let release = release_of(&program)?;
+                Kind::PgBasebackup { program, release }
+            }
+            SubjectSpec::Exec(template) => {
+                let words: Vec<_> = template.split_whitespace().map(str::to_owned).collect();
+                let program = words.first().ok_or("the exec template names no program")?;
+                if !is_there(Path::new(program)) {
+                    return Err(format!("client \"{program}\" was not found"));
+                }
+                Kind::Exec { words }
+            }
+            other => return Err(format!("client {other} cannot be driven yet: use exec=TEMPLATE")),
+        };
+        Ok(Self { spec: spec.clone(), kind })
+    }
+
+    /// Why this program cannot run this case, if it cannot.
+    pub fn cannot_run(&self, case: &Case) -> Option<String> {
+        let server = case.scenario.server.version;
+        match &self.kind {
+            Kind::PgBasebackup { release, .. } if *release < server => {
+                Some(format!("pg_basebackup {release} refuses servers of version {server}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// The command line and environment.
+    pub fn command(&self, invocation: &Invocation<'_>) -> Command {
+        let mut command = match &self.kind {
+            Kind::PgBasebackup { program, .. } => pg_basebackup(program, invocation),
+            Kind::Exec { words } => exec(words, invocation),
+        };
+        // Nothing of the caller's own connection settings may lead elsewhere.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+            command.env_remove(name);
+        }
+        command.env("PGPASSWORD", PASSWORD).env("PGAPPNAME", &invocation.client.name).env("LC_ALL", "C");
+        command
+    }
+}
+
+fn pg_basebackup(program: &Path, invocation: &Invocation<'_>) -> Command {
+    let Invocation { case, client, address, target, tablespace } = invocation;
+    let version = case.scenario.server.version;
+    let mut command = Command::new(program);
+    command.arg("-h").arg(address.ip().to_string()).arg("-p").arg(address.port().to_string());
+    command.args(["-U", USER, "-w", "--no-sync", "-D"]).arg(target);
+    command.arg(match client.format {
+        Format::Plain => "-Fp",
+        Format::Tar => "-Ft",
+    });
+    command.arg(match client.wal {
+        WalMethod::Stream => "-Xstream",
+        WalMethod::Fetch => "-Xfetch",
+        WalMethod::None => "-Xnone",
+    });
+    command.arg(match client.checkpoint {
+        Checkpoint::Fast => "-cfast",
+        Checkpoint::Spread => "-cspread",
+    });
+    if client.wal == WalMethod::Stream {
+        match client.slot_on(version) {
+            Slot::Temporary => {}
+            Slot::None => drop(command.arg("--no-slot")),
+            Slot::Create(name) => drop(command.arg("-C").arg("-S").arg(name)),
+            Slot::Existing(name) => drop(command.arg("-S").arg(name)),
+        }
+    }
+    if let Some(rate) = client.max_rate {
+        command.arg(format!("--max-rate={}", kilobytes_per_second(rate)));
+    }
+    if version.has_manifest() {
+        command.arg(match client.manifest_on(version) {
+            Manifest::None => "--no-manifest",
+            Manifest::Crc32c => "--manifest-checksums=CRC32C",
+            Manifest::Sha224 => "--manifest-checksums=SHA224",
+            Manifest::Sha256 => "--manifest-checksums=SHA256",
+            Manifest::Sha384 => "--manifest-checksums=SHA384",
+            Manifest::Sha512 => "--manifest-checksums=SHA512",
+        });
+    }
+    if client.format == Format::Plain {
+        for space in &case.scenario.cluster.tablespaces {
+            command.arg("-T").arg(format!("{}={}", space.location, tablespace(space.oid).display()));
+        }
+    }
+    command
+}
+
+fn exec(words: &[String], invocation: &Invocation<'_>) -> Command {
+    let client = invocation.client;
+    let slot = match client.slot_on(invocation.case.scenario.server.version) {
+        Slot::Create(name) | Slot::Existing(name) => name,
+        Slot::None | Slot::Temporary => String::new(),
+    };
+    let values = [
+        ("{host}", invocation.address.ip().to_string()),
+        ("{port}", invocation.address.port().to_string()),
+        ("{user}", USER.to_owned()),
+        ("{password}", PASSWORD.to_owned()),
+        ("{dir}", invocation.target.display().to_string()),
+        ("{label}", client.name.clone()),
+        ("{slot}", slot),
+    ];
+    let mut words = words
+        .iter()
+        .map(|word| values.iter().fold(word.clone(), |word, (placeholder, value)| word.replace(placeholder, value)));
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words);
+    command
+}
+
+/// `pg_basebackup (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`
+fn release_of(program: &Path) -> Result<ServerVersion, String> {
+    let shown = program.display();
+    let output = std::process::Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("could not run client \"{shown}\": {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let release = text.split_once("(PostgreSQL) ").and_then(|(_, number)| ServerVersion::from_announced(number.trim()));
+    release.ok_or_else(|| format!("client \"{shown}\" does not say which release it is: {:?}", text.trim()))
+}
+
+fn is_there(program: &Path) -> bool {
+    if program.components().count() > 1 {
+        return program.is_file();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// BASE_BACKUP counts rates in kB/s and refuses less than 32.
+pub fn kilobytes_per_second(rate: ByteRate) -> u32 {
+    u32::try_from(rate.0 / 1024).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,58 @@
+//! The client under test: what a scenario asks of a client, turned into calls or command lines.
+
+pub mod builtin;
+pub mod command;
+
+use std::fmt;
+
+use crate::plan::SubjectSpec;
+use crate::scenario::Case;
+use crate::scenario::model;
+use command::Tool;
+
+/// A client that is there and can be run.
+#[derive(Debug)]
+pub enum Subject {
+    /// The client of this project, in process.
+    Builtin,
+    /// A program.
+    Command(Tool),
+}
+
+impl Subject {
+    /// Looks for the client and asks a known one for its version.
+    ///
+    /// # Errors
+    /// The program's name and why it cannot be run.
+    pub fn prepare(spec: &SubjectSpec) -> Result<Self, String> {
+        match spec {
+            SubjectSpec::Builtin => Ok(Self::Builtin),
+            other => Tool::find(other).map(Self::Command),
+        }
+    }
+
+    /// Why this client cannot run this case, if it cannot.
+    pub fn cannot_run(&self, case: &Case) -> Option<String> {
+        let scenario = &case.scenario;
+        if scenario.clients.iter().any(|client| client.tool != model::Tool::Basebackup) {
+            return Some("only base backups can be driven so far".to_owned());
+        }
+        if scenario.clients.iter().any(|client| client.compress.is_some() || client.incremental_from.is_some()) {
+            return Some("compressed and incremental backups cannot be driven so far".to_owned());
+        }
+        match self {
+            Self::Builtin => None,
+            Self::Command(tool) => tool.cannot_run(case),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    /// As on the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Builtin => SubjectSpec::Builtin.fmt(f),
+            Self::Command(tool) => tool.spec.fmt(f),
+        }
+    }
+}
