@@ -213,8 +213,13 @@ impl ArchiveCheck {
             (self.required.version, "PG_VERSION"),
             (self.required.control, "global/pg_control"),
         ];
-        match required.iter().find(|(there, _)| !there) {
-            Some((_, name)) => Err(format!("\"{name}\" is missing")),
+        if let Some((_, name)) = required.iter().find(|(there, _)| !there) {
+            return Err(format!("\"{name}\" is missing"));
+        }
+        // The manifest lists no directories, and a server does not start without these, empty as most of them are.
+        let directory = |name: &&str| self.seen.get(name.as_bytes()) == Some(&Kind::Directory);
+        match self.version.data_directories().into_iter().find(|name| !directory(name)) {
+            Some(name) => Err(format!("directory \"{name}\" is missing")),
             None => Ok(()),
         }
     }
@@ -321,8 +326,27 @@ mod tests {
         file(&mut check, "pg_wal/000000010000000000000003").expect("a segment");
         file(&mut check, "pg_wal/archive_status/000000010000000000000003.done").expect("its status");
         file(&mut check, "pg_wal/00000002.history").expect("a history file");
-        assert_eq!(check.end(), Ok(()));
+        assert!(check.end().is_err(), "directories are missing");
         assert!(check.unlinked().is_empty());
+    }
+
+    #[test]
+    fn no_directory_is_missing() {
+        let directories = ServerVersion::V15.data_directories();
+        for missing in 0..=directories.len() {
+            let mut check = base(false);
+            for (index, name) in directories.iter().enumerate() {
+                if index != missing {
+                    directory(&mut check, name).expect(name);
+                }
+            }
+            directory(&mut check, "global").expect("a directory");
+            for name in ["backup_label", "PG_VERSION", "global/pg_control"] {
+                file(&mut check, name).expect(name);
+            }
+            let problem = directories.get(missing).map(|name| format!("directory \"{name}\" is missing"));
+            assert_eq!(check.end().err(), problem);
+        }
     }
 
     #[test]

@@ -2,3 +2,4 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file compiles its own copy and uses a part")]
 
 pub mod postgres;
+pub mod story;
