@@ -50,8 +50,8 @@ impl Setup {
 
     fn client(&self, arguments: &[&str]) -> Command {
         let mut command = self.installation.command(&self.client);
-        command.args(["basebackup", "-U", "postgres", "-c", "fast", "-h"]).arg(self.server.socket());
-        command.args(["-p", &PORT.to_string()]).args(arguments);
+        command.args(["basebackup", "-c", "fast", "-h"]).arg(self.server.socket());
+        command.env("PGUSER", "postgres").args(["-p", &PORT.to_string()]).args(arguments);
         command
     }
 
@@ -296,4 +296,35 @@ fn what_is_there_is_not_touched() {
     let problem = refused(&["-D", text(&other), "-T", &mapping, "-S", "nosuch"]);
     assert!(problem.contains("replication slot \"nosuch\" does not exist"), "{problem}");
     assert!(!other.exists() && !setup.path("new").exists());
+}
+
+#[test]
+fn logs_in_with_every_method() {
+    let Some(setup) = Setup::new(&[]) else { return };
+    for (method, encryption) in [("password", "md5"), ("md5", "md5"), ("scram-sha-256", "scram-sha-256")] {
+        let user = format!("u_{}", method.replace('-', "_"));
+        let sql = format!(
+            "set password_encryption = '{encryption}'; create role {user} login replication password 'sec ret'"
+        );
+        setup.server.sql(&sql);
+        let hba = setup.server.data().join("pg_hba.conf");
+        let rules = std::fs::read_to_string(&hba).unwrap();
+        std::fs::write(&hba, format!("local replication {user} {method}\n{rules}")).unwrap();
+        setup.server.sql("select pg_reload_conf()");
+        let attempt = |password: Option<&str>| {
+            let mut client = setup.client(&["--discard", "-X", "none", "-w", "-U", &user]);
+            // Nobody's password file.
+            client.env("PGPASSFILE", "/nonexistent");
+            if let Some(password) = password {
+                client.env("PGPASSWORD", password);
+            }
+            client.output().unwrap()
+        };
+        assert!(attempt(Some("sec ret")).status.success(), "{method}");
+        let wrong = attempt(Some("wrong"));
+        let expected = format!("failed: FATAL:  password authentication failed for user \"{user}\"\n");
+        assert!(stderr(&wrong).ends_with(&expected), "{method}: {}", stderr(&wrong));
+        let none = attempt(None);
+        assert!(stderr(&none).contains("no password supplied"), "{method}: {}", stderr(&none));
+    }
 }

@@ -3,12 +3,13 @@
 mod arguments;
 mod values;
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::arguments::Arguments;
@@ -22,20 +23,24 @@ use crate::options::{BackupOptions, RecoveryConfiguration, Target, UnmappedTable
 
 /// Takes a base backup. `program` is how messages begin.
 pub(super) fn run(program: &str, arguments: Vec<OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let called = arguments.first().and_then(|name| name.to_str()).unwrap_or_default();
+    let called = if called == program { program.to_owned() } else { format!("{program} {called}") };
+    let parsed = Arguments::command().bin_name(&called).try_get_matches_from(arguments);
+    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            let text = error.to_string();
+            // What is wrong with a value is said in PostgreSQL's words; the rest is clap's.
+            let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
             let first = text.lines().next().unwrap_or_default();
-            return usage_error(program, first.strip_prefix("error: ").unwrap_or(first));
+            return usage_error(program, &called, first.strip_prefix("error: ").unwrap_or(first));
         }
     };
     if let Err(problem) = arguments.check() {
-        return usage_error(program, &problem);
+        return usage_error(program, &called, &problem);
     }
     match back_up(program, &arguments) {
         Ok(code) => code,
@@ -46,9 +51,9 @@ pub(super) fn run(program: &str, arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn usage_error(program: &str, problem: &str) -> ExitCode {
+fn usage_error(program: &str, called: &str, problem: &str) -> ExitCode {
     eprintln!("{program}: error: {problem}");
-    eprintln!("{program}: hint: Try \"{program} --help\" for more information.");
+    eprintln!("{program}: hint: Try \"{called} --help\" for more information.");
     ExitCode::FAILURE
 }
 
