@@ -273,8 +273,10 @@ fn serve_says_where_it_listens() {
     let connected = TcpStream::connect(&address);
     // A second server cannot have the same port.
     let (status, out, error) = backstop(directory.path(), &["serve", "sound/plain", "--listen", &address]);
-    server.kill().expect("it still runs");
-    server.wait().expect("it ended");
+    // Ctrl-C ends it in good order.
+    let interrupted = Command::new("kill").args(["-INT", &server.id().to_string()]).output().expect("kill");
+    let ended = server.wait().expect("it ended");
+    assert!(interrupted.status.success() && ended.success(), "{ended}");
     connected.expect("somebody listens");
     assert_eq!((status, out.as_str()), (96, ""));
     assert!(error.starts_with(&format!("error: could not listen on {address}: ")), "{error}");
