@@ -565,3 +565,34 @@ async fn without_a_manifest_there_is_none() {
     play(sound(), options).await.expect_err("a manifest");
     assert!(place.left().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn streaming_follows_the_server_to_its_next_timeline() {
+    let plot = Plot { promoted: true, ..Plot::plain(V15) };
+    let place = Place::new();
+    let options = || BackupOptions { wal: WalMethod::Stream, ..place.plain() };
+    // A next timeline that cannot be.
+    let mut story = Story::new(plot);
+    let promotion = story.promotion.as_mut().unwrap();
+    promotion.history.0 = "../../x".into();
+    let error = play(story, options()).await.expect_err("a file name");
+    let expected = "server reported unexpected history file name for timeline 2: ../../x";
+    assert_eq!(error.to_string(), expected);
+    let mut story = Story::new(plot);
+    let promotion = story.promotion.as_mut().unwrap();
+    promotion.fork = promotion.fork + 8;
+    let error = play(story, options()).await.expect_err("a hole");
+    assert!(error.to_string().contains("but reported next timeline 2 to begin at"), "{error}");
+    assert!(place.left().is_empty());
+
+    let story = Story::new(plot);
+    let history = story.promotion.clone().unwrap().history.1;
+    let summary = play(story, options()).await.unwrap();
+    assert_eq!((summary.timeline.0, summary.end_timeline.0), (1, 2));
+    let wal = place.data().join("pg_wal");
+    assert_eq!(read(&wal.join("00000002.history")), history.as_bytes());
+    for name in ["000000010000000000000002", "000000010000000000000003", "000000020000000000000003"] {
+        assert_eq!(read(&wal.join(name)).len(), 1 << 20, "{name}");
+    }
+    assert!(!wal.join("archive_status/000000010000000000000003.done").exists());
+}

@@ -42,12 +42,25 @@ pub struct Story {
     pub wal: Vec<BackendMessage>,
     /// What answers START_REPLICATION.
     pub wal_begin: Vec<BackendMessage>,
+    /// What follows when the first timeline's WAL ends.
+    pub promotion: Option<Promotion>,
     /// The system identifier on the WAL connection.
     pub wal_system: u64,
     /// Closes the connection behind the story instead of waiting for the client.
     pub hang_up: bool,
     /// The size of the pipe to the client in bytes.
     pub pipe: usize,
+}
+
+/// A second timeline.
+#[derive(Clone)]
+pub struct Promotion {
+    /// Where it begins.
+    pub fork: Lsn,
+    /// The history file's name and content.
+    pub history: (String, String),
+    /// Its WAL.
+    pub wal: Vec<BackendMessage>,
 }
 
 /// A member: name, what it is, content.
@@ -88,11 +101,13 @@ pub struct Plot {
     pub fetch: bool,
     /// TABLESPACE_MAP was asked for.
     pub map: bool,
+    /// The server goes on with timeline 2 before the backup ends.
+    pub promoted: bool,
 }
 
 impl Plot {
     pub fn plain(version: ServerVersion) -> Self {
-        Self { version, tablespace: true, fetch: false, map: false }
+        Self { version, tablespace: true, fetch: false, map: false, promoted: false }
     }
 }
 
@@ -112,17 +127,38 @@ impl Story {
             seed: 1,
         };
         let mut log = WalLog::new(config).expect("a log");
+        let mut promotion = None;
         // The backup begins in a segment of its own.
         log.fill(100);
         let begun = log.backup_start();
         let (start, checkpoint) = (begun.redo, begun.checkpoint);
         // More than one segment.
         log.fill(segment_size.bytes() + 300_000);
+        let first = segment_size.round_down(start);
+        let fork = log.insert_position();
+        let mut before_fork = vec![0; usize::try_from(fork - first).expect("a few megabytes")];
+        log.read_zero_filled(first, &mut before_fork).expect("its bytes");
+        if plot.promoted {
+            log = log.branch(TimelineId(2));
+        }
         let end = log.backup_end(start);
         let behind = log.switch();
-        let first = segment_size.round_down(start);
-        let mut wal_bytes = vec![0; usize::try_from(behind - first).expect("a few megabytes")];
-        log.read_zero_filled(first, &mut wal_bytes).expect("its bytes");
+        if plot.promoted {
+            // The new timeline's first file begins as a copy of the old one's last.
+            let from = segment_size.round_down(fork);
+            let copied = usize::try_from(from - first).expect("a few megabytes");
+            let mut own = vec![0; usize::try_from(behind - fork).expect("a few megabytes")];
+            log.read_zero_filled(fork, &mut own).expect("its bytes");
+            let bytes = [&before_fork[copied..], &own].concat();
+            let history = format!("1\t{fork}\tno recovery target specified\n");
+            let wal = vec![wal_data(from, behind, &bytes)];
+            promotion = Some(Promotion { fork, history: ("00000002.history".into(), history), wal });
+        }
+        let mut wal_bytes = before_fork.clone();
+        if !plot.promoted {
+            wal_bytes.resize(usize::try_from(behind - first).expect("a few megabytes"), 0);
+            log.read_zero_filled(first, &mut wal_bytes).expect("its bytes");
+        }
 
         let mut control = ControlFile::new(version, SYSTEM, timeline);
         control.checkpoint = checkpoint;
@@ -181,17 +217,26 @@ impl Story {
         }
         archives.push((None, base));
 
-        let wal = wal_bytes.chunks(128 << 10).enumerate().map(|(index, bytes)| {
+        let streamed = if plot.promoted { &before_fork } else { &wal_bytes };
+        let wal = streamed.chunks(128 << 10).enumerate().map(|(index, bytes)| {
             let at = first + ((index as u64) << 17);
             wal_data(at, behind, bytes)
         });
+        let mut wal: Vec<BackendMessage> = wal.collect();
+        let mut ranges = vec![WalRange { timeline, start, end }];
+        if plot.promoted {
+            wal.push(BackendMessage::CopyDone);
+            ranges =
+                vec![WalRange { timeline: TimelineId(2), start: fork, end }, WalRange { timeline, start, end: fork }];
+        }
         Self {
             version,
             segment_size,
             start,
             end,
-            backup: backup(version, &archives, start, end),
-            wal: wal.collect(),
+            backup: backup(version, &archives, start, end, &ranges),
+            wal,
+            promotion,
             wal_begin: vec![BackendMessage::CopyBothResponse],
             wal_system: SYSTEM,
             hang_up: false,
@@ -214,6 +259,7 @@ fn backup(
     archives: &[(Option<u32>, Vec<Member>)],
     start: Lsn,
     end: Lsn,
+    ranges: &[WalRange],
 ) -> Vec<BackendMessage> {
     let stream = version.has_archive_stream();
     let mut messages = rows(2, &[&[Some(&start.to_string()), Some("1")]]);
@@ -261,7 +307,7 @@ fn backup(
         messages.push(if stream { data(&ArchiveMessage::Progress(done)) } else { BackendMessage::CopyDone });
     }
     if version.has_manifest() {
-        manifest.finish(&[WalRange { timeline: TimelineId::FIRST, start, end }], &mut text);
+        manifest.finish(ranges, &mut text);
         messages.push(if stream { data(&ArchiveMessage::Manifest) } else { BackendMessage::CopyOutResponse });
         for piece in text.chunks(700) {
             let piece = Bytes::copy_from_slice(piece);
@@ -274,7 +320,8 @@ fn backup(
     if stream {
         messages.push(BackendMessage::CopyDone);
     }
-    messages.extend(rows(2, &[&[Some(&end.to_string()), Some("1")]]));
+    let timeline = ranges.first().expect("a range").timeline.to_string();
+    messages.extend(rows(2, &[&[Some(&end.to_string()), Some(&timeline)]]));
     messages.push(BackendMessage::CommandComplete(version.command_tag("BASE_BACKUP").into()));
     messages.push(BackendMessage::ReadyForQuery(TransactionStatus::Idle));
     messages
@@ -407,8 +454,12 @@ impl Session {
                     }
                     continue;
                 }
+                "TIMELINE_HISTORY" => {
+                    let promotion = self.story.promotion.as_ref().expect("a second timeline");
+                    rows(2, &[&[Some(&promotion.history.0), Some(&promotion.history.1)]])
+                }
                 "START_REPLICATION" => {
-                    self.stream_wal().await?;
+                    self.stream_wal(query.ends_with("TIMELINE 2")).await?;
                     continue;
                 }
                 _ => vec![BackendMessage::ErrorResponse(Diagnostic::error(SqlState::SYNTAX_ERROR, "syntax error"))],
@@ -418,10 +469,11 @@ impl Session {
         }
     }
 
-    async fn stream_wal(&mut self) -> std::io::Result<()> {
+    async fn stream_wal(&mut self, promoted: bool) -> std::io::Result<()> {
         let story = Arc::clone(&self.story);
         self.send(&story.wal_begin).await?;
-        self.send(&story.wal).await?;
+        let promotion = story.promotion.as_ref();
+        self.send(promotion.filter(|_| promoted).map_or(&story.wal, |promotion| &promotion.wal)).await?;
         loop {
             match self.hear().await? {
                 FrontendMessage::CopyData(payload) => {
@@ -434,8 +486,17 @@ impl Session {
             }
         }
         self.note("CopyDone");
+        let begin = match promotion {
+            Some(promotion) if !promoted => {
+                // The row alone, without a CommandComplete of its own.
+                let mut next = rows(2, &[&[Some("2"), Some(&promotion.fork.to_string())]]);
+                next.pop();
+                next
+            }
+            _ => vec![BackendMessage::CopyDone],
+        };
+        self.send(&begin).await?;
         self.send(&[
-            BackendMessage::CopyDone,
             BackendMessage::CommandComplete("START_STREAMING".into()),
             BackendMessage::CommandComplete(self.story.version.command_tag("START_REPLICATION").into()),
             BackendMessage::ReadyForQuery(TransactionStatus::Idle),
