@@ -21,6 +21,9 @@ mod timeline_history;
 mod upload_manifest;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,0 +1,7 @@
+//! What a session says, against recordings of real servers.
+
+mod backup;
+mod commands;
+mod hostile;
+mod start_up;
+mod streaming;
