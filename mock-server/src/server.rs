@@ -123,6 +123,9 @@ impl Server {
     }
 
     /// Opens an in-memory connection; its session runs on the current runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn connect(&self) -> MemoryStream {
         let (ours, theirs) = MemoryStream::pair();
         self.shared.accept(Stream::Memory(ours));
@@ -132,6 +135,7 @@ impl Server {
     /// Listens on a TCP port; port 0 lets the kernel choose one.
     pub fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
         let failed = |error: io::Error| io::Error::new(error.kind(), format!("could not listen on {address}: {error}"));
+        on_runtime().map_err(failed)?;
         let socket = std::net::TcpListener::bind(address).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         let socket = TcpListener::from_std(socket).map_err(failed)?;
@@ -143,6 +147,7 @@ impl Server {
     pub fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
         let failed =
             |error: io::Error| io::Error::new(error.kind(), format!("could not listen on {}: {error}", path.display()));
+        on_runtime().map_err(failed)?;
         let socket = tokio::net::UnixListener::bind(path).map_err(failed)?;
         Ok(Listener { shared: self.shared.clone(), socket: Socket::Unix(socket) })
     }
@@ -200,6 +205,11 @@ impl Server {
         // The sender lives as long as self.
         let _ = live.wait_for(|sessions| *sessions == 0).await;
     }
+}
+
+/// Sockets belong to a runtime.
+fn on_runtime() -> io::Result<()> {
+    tokio::runtime::Handle::try_current().map(drop).map_err(io::Error::other)
 }
 
 /// Accepts connections for a [`Server`].

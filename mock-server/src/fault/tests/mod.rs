@@ -1,6 +1,7 @@
 //! What the peer observes of each action.
 
 mod archive;
+mod everywhere;
 mod server;
 mod validate;
 mod wire;
