@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::super::canceled;
 use super::super::start_replication::wal_error;
+use super::checksums::Verifier;
 use super::data::Flow;
 use super::manifest::ManifestInProgress;
 use super::{Backup, Session, Stop};
@@ -360,6 +361,8 @@ impl Session {
     /// A member's bytes and their padding; its entry in the manifest.
     async fn content(&mut self, backup: &mut Backup, member: &Member, what: &str) -> Result<(), Stop> {
         let mut hasher = backup.manifest.as_ref().filter(|_| member.listed).map(ManifestInProgress::hasher);
+        let verified = backup.verifies && member.listed;
+        let mut verifier = verified.then(|| Verifier::new(&member.path, backup.start)).flatten();
         let mut buffer = vec![0; PIECE.min(usize::try_from(member.size).unwrap_or(PIECE))];
         let mut offset = 0;
         while offset < member.size {
@@ -369,8 +372,17 @@ impl Session {
             if let Some(hasher) = &mut hasher {
                 hasher.update(piece);
             }
+            for report in verifier.as_mut().map(|verifier| verifier.check(piece)).unwrap_or_default() {
+                self.send(BackendMessage::NoticeResponse(report)).await?;
+            }
             offset += length as u64;
             self.data(backup, piece, what).await?;
+        }
+        if let Some(verifier) = verifier {
+            backup.checksum_failures += verifier.failures;
+            if let Some(summary) = verifier.finish() {
+                self.send(BackendMessage::NoticeResponse(summary)).await?;
+            }
         }
         let is_text = matches!(member.content, Content::Bytes(_));
         if member.size == 0 && is_text && !self.version.has_archive_stream() && !backup.flow.mute {

@@ -6,6 +6,7 @@
 //! manifest while files are sent.
 
 mod archive;
+mod checksums;
 mod data;
 mod manifest;
 
@@ -25,6 +26,7 @@ use super::output::{INT8, OID, TEXT, column, value};
 use super::throttle::Throttle;
 use super::{Session, Stop};
 use crate::cluster::{BackupEnd, RunningBackup, Tablespace};
+use crate::config::Source;
 use crate::fault::Moment;
 use crate::server::{BackupOutcome, BackupRecord};
 
@@ -45,6 +47,9 @@ struct Backup {
     last_progress: Instant,
     /// The archive, or the manifest, that is being sent.
     flow: Flow,
+    /// Whether pages are verified, and how many were wrong.
+    verifies: bool,
+    checksum_failures: u64,
     /// Faults: the archive is not sent at all, or without its two zero blocks.
     omitted: bool,
     without_trailer: bool,
@@ -80,6 +85,8 @@ impl Session {
             done: 0,
             last_progress: Instant::now(),
             flow: Flow::default(),
+            verifies: options.verify_checksums && self.has_pages_to_verify(),
+            checksum_failures: 0,
             omitted: false,
             without_trailer: false,
             options,
@@ -105,7 +112,22 @@ impl Session {
         if one_copy {
             self.emit(Moment::CopyDone, vec![BackendMessage::CopyDone]).await?;
         }
-        self.position(Moment::EndPosition, end.end, end.timeline).await
+        self.position(Moment::EndPosition, end.end, end.timeline).await?;
+        // The backup has arrived as a whole; that it is bad is said last.
+        if backup.checksum_failures > 1 {
+            let summary = format!("{} total checksum verification failures", backup.checksum_failures);
+            self.send(BackendMessage::NoticeResponse(checksums::warning(summary))).await?;
+        }
+        if backup.checksum_failures > 0 {
+            let message = "checksum verification failure during base backup";
+            return Err(Diagnostic::error(SqlState::DATA_CORRUPTED, message).into());
+        }
+        Ok(())
+    }
+
+    fn has_pages_to_verify(&self) -> bool {
+        let real = matches!(self.shared.config.source, Source::Directory(_));
+        real && self.version.verifies_checksums() && self.shared.cluster.data_checksums()
     }
 
     /// `do_pg_backup_stop`, and what it says about archiving.

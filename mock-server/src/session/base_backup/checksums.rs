@@ -1,0 +1,201 @@
+//! Verifying pages while their files are sent: `verify_page_checksum` of `basebackup.c`.
+//!
+//! Only files of a real data directory are verified: the pages of a synthetic cluster are right by construction.
+
+use backstop_protocol::backend::{Diagnostic, SqlState};
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::page::{BLOCK_SIZE, PageCheck, PageHeader, verify};
+
+/// Blocks in a segment of a relation: `RELSEG_SIZE`.
+const SEGMENT: u32 = 131_072;
+
+/// Failures of one file that are reported one by one.
+const REPORTED: u64 = 5;
+
+/// The pages of one file.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    /// As in messages: `./base/5/16407`.
+    name: String,
+    /// The backup's start: newer pages are restored from WAL.
+    start: Lsn,
+    /// The relation's block that comes next.
+    block: u32,
+    /// The same in this file.
+    block_of_file: u32,
+    pub(super) failures: u64,
+}
+
+impl Verifier {
+    /// A verifier for the file at `path` below the data directory, if it is one of a relation.
+    pub(super) fn new(path: &[u8], start: Lsn) -> Option<Self> {
+        let path = str::from_utf8(path).ok()?;
+        let (directory, name) = path.rsplit_once('/')?;
+        let holds_relations = ["base/", "global", "pg_tblspc/"].iter().any(|start| directory.starts_with(start));
+        if !holds_relations {
+            return None;
+        }
+        let (relation, segment) = match name.split_once('.') {
+            Some((relation, segment)) => (relation, segment.parse::<u32>().ok()?),
+            None => (name, 0),
+        };
+        let (number, fork) = relation.split_once('_').unwrap_or((relation, "main"));
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number || !["main", "fsm", "vm", "init"].contains(&fork) {
+            return None;
+        }
+        let block = segment.checked_mul(SEGMENT)?;
+        Some(Self { name: format!("./{path}"), start, block, block_of_file: 0, failures: 0 })
+    }
+
+    /// Looks at the next bytes of the file, whole pages but for its end. What is to be reported.
+    pub(super) fn check(&mut self, piece: &[u8]) -> Vec<Diagnostic> {
+        let mut reports = Vec::new();
+        let (pages, _) = piece.as_chunks::<BLOCK_SIZE>();
+        for page in pages {
+            let newer = PageHeader::parse(page).lsn >= self.start;
+            if let (false, PageCheck::Mismatch { calculated, expected }) = (newer, verify(page, self.block)) {
+                self.failures += 1;
+                if self.failures <= REPORTED {
+                    let (name, block) = (&self.name, self.block_of_file);
+                    reports.push(format!(
+                        "checksum verification failed in file \"{name}\", block {block}: calculated {calculated:X} but \
+                         expected {expected:X}"
+                    ));
+                }
+                if self.failures == REPORTED {
+                    let name = &self.name;
+                    reports.push(format!(
+                        "further checksum verification failures in file \"{name}\" will not be reported"
+                    ));
+                }
+            }
+            self.block = self.block.wrapping_add(1);
+            self.block_of_file = self.block_of_file.wrapping_add(1);
+        }
+        reports.into_iter().map(warning).collect()
+    }
+
+    /// The summary at the end of a file with several failures.
+    pub(super) fn finish(&self) -> Option<Diagnostic> {
+        let Self { name, failures, .. } = self;
+        let summary = || warning(format!("file \"{name}\" has a total of {failures} checksum verification failures"));
+        (*failures > 1).then(summary)
+    }
+}
+
+/// A WARNING of class 01000.
+pub(super) fn warning(message: String) -> Diagnostic {
+    Diagnostic::warning(SqlState::WARNING, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use backstop_protocol::control::{ControlFile, DbState};
+    use backstop_protocol::page::set_checksum;
+    use backstop_protocol::timeline::TimelineId;
+    use backstop_protocol::version::ServerVersion;
+    use backstop_protocol::wal::log::{WalLog, WalLogConfig};
+    use backstop_protocol::wal_file::WalSegmentSize;
+
+    use super::*;
+    use crate::config::{Config, Source};
+    use crate::server::{BackupOutcome, Server};
+    use crate::testing::{Client, End, diagnostics, tags};
+
+    #[test]
+    fn knows_the_files_of_relations() {
+        let known = |path: &str| Verifier::new(path.as_bytes(), Lsn(0)).is_some();
+        for path in ["base/5/1259", "base/5/2396_vm", "global/1260", "pg_tblspc/16400/PG_18_202506291/5/16401.3"] {
+            assert!(known(path), "{path}");
+        }
+        for path in ["base/5/PG_VERSION", "global/pg_control", "global/pg_filenode.map", "pg_xact/0000", "base/5/x1"] {
+            assert!(!known(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_segment_goes_on_counting_blocks() {
+        let mut page = [0; BLOCK_SIZE];
+        PageHeader::empty(Lsn(8)).write(&mut page);
+        set_checksum(&mut page, SEGMENT);
+        let mut verifier = Verifier::new(b"base/5/16407.1", Lsn(0x100)).unwrap();
+        assert!(verifier.check(&page).is_empty());
+        // The same page as the block after, and a page that WAL will restore.
+        assert_eq!(verifier.check(&page).len(), 1);
+        PageHeader::empty(Lsn(0x100)).write(&mut page);
+        assert!(verifier.check(&page).is_empty());
+    }
+
+    /// A stopped server of version 18 whose one table has eight damaged pages.
+    fn damaged(root: &Path) {
+        for directory in ["base/5", "global", "pg_tblspc", "pg_wal"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::write(root.join("PG_VERSION"), "18\n").unwrap();
+        let (version, timeline, system_identifier) = (ServerVersion::V18, TimelineId(1), 7_710_437_665_680_982_376);
+        let segment_size = WalSegmentSize::new(1 << 20).unwrap();
+        let (start, prev) = (Lsn(0x10_0028), Lsn(0));
+        let log = WalLogConfig { version, system_identifier, timeline, segment_size, start, prev, seed: 9 };
+        let mut log = WalLog::new(log).unwrap();
+        log.fill(5000);
+        let shutdown = log.shutdown_checkpoint();
+        let mut segment = vec![0; 1 << 20];
+        log.read_zero_filled(Lsn(0x10_0000), &mut segment).unwrap();
+        fs::write(root.join("pg_wal/000000010000000000000001"), segment).unwrap();
+        let control = ControlFile {
+            state: DbState::ShutDown,
+            checkpoint: shutdown.checkpoint,
+            checkpoint_copy: shutdown.checkpoint_copy,
+            wal_segment_size: segment_size,
+            data_checksum_version: 1,
+            ..ControlFile::new(version, system_identifier, timeline)
+        };
+        fs::write(root.join("global/pg_control"), control.encode()).unwrap();
+        let mut table = Vec::new();
+        for block in 0..20 {
+            let mut page = [0; BLOCK_SIZE];
+            PageHeader::empty(Lsn(8)).write(&mut page);
+            set_checksum(&mut page, block);
+            if (1..=8).contains(&block) {
+                page[5000] ^= 1;
+            }
+            table.extend_from_slice(&page);
+        }
+        fs::write(root.join("base/5/16407"), table).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damaged_pages_are_reported_and_fail_the_backup_at_its_end() {
+        let root = tempfile::tempdir().unwrap();
+        damaged(root.path());
+        let source = Source::Directory(root.path().to_owned());
+        let server = Server::new(Config { source, ..Config::default() }).unwrap();
+        let mut client = Client::start(&server, "test").await;
+        let (messages, end) = client.query("BASE_BACKUP (CHECKPOINT 'fast', WAIT false)").await;
+        // As recorded: three WARNINGs, a message of data, three more; the end position before the ERROR.
+        assert_eq!((tags(&messages).as_str(), end), ("TDCTDCHdNNNdNNNdNdcTDCNEZ", End::Ready));
+        let told: Vec<_> = diagnostics(&messages)
+            .into_iter()
+            .map(|text| text.split(": calculated").next().unwrap_or_default().to_owned())
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        WARNING 01000: checksum verification failed in file "./base/5/16407", block 1
+        WARNING 01000: checksum verification failed in file "./base/5/16407", block 2
+        WARNING 01000: checksum verification failed in file "./base/5/16407", block 3
+        WARNING 01000: checksum verification failed in file "./base/5/16407", block 4
+        WARNING 01000: checksum verification failed in file "./base/5/16407", block 5
+        WARNING 01000: further checksum verification failures in file "./base/5/16407" will not be reported
+        WARNING 01000: file "./base/5/16407" has a total of 8 checksum verification failures
+        WARNING 01000: 8 total checksum verification failures
+        ERROR XX001: checksum verification failure during base backup
+        "#);
+        let failed = "checksum verification failure during base backup".to_owned();
+        assert_eq!(server.backups()[0].ended, BackupOutcome::Failed(failed));
+        let (messages, end) = client.query("BASE_BACKUP (CHECKPOINT 'fast', WAIT false, VERIFY_CHECKSUMS false)").await;
+        assert_eq!((tags(&messages).as_str(), end), ("TDCTDCHdcTDCCZ", End::Ready));
+    }
+}
