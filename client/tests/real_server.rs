@@ -2,14 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod support;
-
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::postgres::{Installation, PORT, Postgres, reachable, succeed};
+use backstop_scenarios::postgres::{Installation, PORT, Postgres, reachable, succeed};
 use tempfile::TempDir;
 
 /// A server with a table in a tablespace of its own, and the client where the server's user can run it.
@@ -26,7 +24,7 @@ const EXPECTED: &str = "10000|50005000";
 
 impl Setup {
     fn new(settings: &[&str]) -> Option<Self> {
-        let installation = Installation::find()?;
+        let installation = Installation::find("backups of a real server")?;
         let scratch = installation.scratch();
         let server = Postgres::new(&installation, scratch.path(), settings);
         let client = reachable(Path::new(env!("CARGO_BIN_EXE_backstop-client")), scratch.path());
@@ -70,7 +68,7 @@ impl Setup {
 
     /// A server on the backup. Its own WAL is all that it has.
     fn restore(&self, backup: &Path) -> Postgres {
-        self.server.stop("fast");
+        self.server.stop();
         Postgres::start(&self.installation, backup, &self.path("r"))
     }
 
@@ -84,16 +82,7 @@ impl Setup {
         let mut archive = tar::Archive::new(archive);
         archive.set_preserve_permissions(true);
         archive.unpack(into).unwrap();
-        self.give_all(into);
-    }
-
-    fn give_all(&self, path: &Path) {
-        self.installation.give(path);
-        if path.symlink_metadata().unwrap().is_dir() {
-            for entry in std::fs::read_dir(path).unwrap() {
-                self.give_all(&entry.unwrap().path());
-            }
-        }
+        self.installation.give(into);
     }
 }
 
@@ -141,7 +130,7 @@ fn tar_with_streamed_wal_and_a_tablespace() {
     std::fs::set_permissions(&backup, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     std::fs::copy(tar.join("backup_manifest"), backup.join("backup_manifest")).unwrap();
     symlink(&new, backup.join("pg_tblspc").join(&oid)).unwrap();
-    setup.give_all(&backup);
+    setup.installation.give(&backup);
     setup.verify(&backup, &[]);
     // What a person does who moves a tablespace.
     std::fs::write(backup.join("tablespace_map"), format!("{oid} {}\n", new.display())).unwrap();
@@ -214,7 +203,7 @@ fn a_tar_backup_becomes_a_standby() {
 #[test]
 fn group_access_is_the_servers() {
     let Some(setup) = Setup::new(&[]) else { return };
-    setup.server.stop("fast");
+    setup.server.stop();
     let data = setup.server.data().to_path_buf();
     std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
     let server = Postgres::start(&setup.installation, &data, &setup.path("s"));
@@ -231,7 +220,7 @@ fn group_access_is_the_servers() {
 fn damaged_pages_leave_no_backup() {
     let Some(setup) = Setup::new(&[]) else { return };
     let file = setup.server.data().join(setup.server.sql("select pg_relation_filepath('t')"));
-    setup.server.stop("fast");
+    setup.server.stop();
     let mut content = std::fs::read(&file).unwrap();
     content[4000] ^= 0xFF;
     std::fs::write(&file, content).unwrap();

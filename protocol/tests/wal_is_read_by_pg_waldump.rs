@@ -1,10 +1,6 @@
 //! PostgreSQL's own reader accepts the WAL that the synthetic log makes.
-//!
-//! Needs `pg_waldump` of 15 in the directory that `BACKSTOP_PG_BINDIR` names, or where Debian installs it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
@@ -13,18 +9,9 @@ use backstop_protocol::wal::log::{RecordPlan, WalLog, WalLogConfig};
 use backstop_protocol::wal::reader::{WalReader, WalReaderConfig};
 use backstop_protocol::wal::record::Record;
 use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
+use backstop_scenarios::postgres::Installation;
 
 const VERSION: ServerVersion = ServerVersion::V15;
-
-/// `pg_waldump` of the release that the log imitates, or why there is none.
-fn pg_waldump() -> Result<PathBuf, String> {
-    let bindir = std::env::var_os("BACKSTOP_PG_BINDIR").unwrap_or_else(|| "/usr/lib/postgresql/15/bin".into());
-    let program = Path::new(&bindir).join("pg_waldump");
-    let output = Command::new(&program).arg("--version").output();
-    let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
-    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if version.starts_with("pg_waldump (PostgreSQL) 15") { Ok(program) } else { Err(format!("{version} is not of 15")) }
-}
 
 /// Segments of everything that a log can hold: a backup, filler, records over pages and segments, switches.
 fn log(segment_size: WalSegmentSize) -> WalLog {
@@ -63,18 +50,10 @@ fn log(segment_size: WalSegmentSize) -> WalLog {
 }
 
 fn check(segment_size: WalSegmentSize) {
-    let program = match pg_waldump() {
-        Ok(program) => program,
-        Err(reason) => {
-            println!("skipped: no pg_waldump of PostgreSQL 15 ({reason})");
-            return;
-        }
-    };
+    let Some(installation) = Installation::find("WAL read by pg_waldump") else { return };
     let log = log(segment_size);
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("wal-{}", segment_size.setting()));
-    // What an earlier run left would be read along.
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory).expect("a temporary directory");
+    let scratch = installation.scratch();
+    let directory = scratch.path();
     let mut reader = WalReader::new(WalReaderConfig {
         version: VERSION,
         system_identifier: None,
@@ -102,8 +81,8 @@ fn check(segment_size: WalSegmentSize) {
     assert!(names.len() >= 5, "{names:?}");
 
     let run = |end: Option<Lsn>| {
-        let mut command = Command::new(&program);
-        command.arg("-p").arg(&directory).arg("-s").arg((log.first() + 0x28).to_string());
+        let mut command = installation.tool("pg_waldump");
+        command.arg("-p").arg(directory).arg("-s").arg((log.first() + 0x28).to_string());
         if let Some(end) = end {
             command.arg("-e").arg(end.to_string());
         }
@@ -133,7 +112,6 @@ fn check(segment_size: WalSegmentSize) {
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     let end = format!("invalid record length at {}: wanted 24, got 0", log.insert_position());
     assert!(complaint.trim_end().ends_with(&end), "{complaint}");
-    fs::remove_dir_all(&directory).expect("removed segments");
 }
 
 #[test]

@@ -1,12 +1,8 @@
 //! A PostgreSQL server replays the WAL that the synthetic log appends to its own, after a control file of ours, and our
 //! reader accepts all that the server wrote before and after.
-//!
-//! Needs `initdb` and `postgres` of 15 in the directory that `BACKSTOP_PG_BINDIR` names, or where Debian installs them, and
-//! an account that is not root's: a server refuses that one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use backstop_protocol::control::{ControlFile, DbState};
 use backstop_protocol::timeline::{TimelineHistory, TimelineId};
@@ -15,17 +11,12 @@ use backstop_protocol::wal::log::{RecordPlan, WalLog, WalLogConfig};
 use backstop_protocol::wal::reader::{ReadRecord, WalReader, WalReaderConfig, WalTail};
 use backstop_protocol::wal::record::Record;
 use backstop_protocol::wal_file::WalFileName;
+use backstop_scenarios::postgres::{Installation, succeed};
 
 const TIMELINE: TimelineId = TimelineId(1);
 
-/// A data directory that goes when it is dropped.
+/// A data directory.
 struct DataDirectory(PathBuf);
-
-impl Drop for DataDirectory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 impl DataDirectory {
     fn control(&self) -> ControlFile {
@@ -81,26 +72,12 @@ fn append(directory: &DataDirectory, log: &WalLog) {
 
 #[test]
 fn a_server_replays_what_the_log_appends() {
-    let bindir = std::env::var_os("BACKSTOP_PG_BINDIR").unwrap_or_else(|| "/usr/lib/postgresql/15/bin".into());
-    let bindir = Path::new(&bindir);
-    let directory = DataDirectory(std::env::temp_dir().join(format!("backstop-replay-{}", std::process::id())));
-    let arguments = ["--wal-segsize=1", "--no-sync", "--auth=trust", "--username=postgres", "--locale=C", "-D"];
-    match Command::new(bindir.join("initdb")).args(arguments).arg(&directory.0).output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            println!("skipped: initdb: {}", String::from_utf8_lossy(&output.stderr).trim());
-            return;
-        }
-        Err(error) => {
-            println!("skipped: no initdb in {}: {error}", bindir.display());
-            return;
-        }
-    }
+    let Some(installation) = Installation::find("WAL replayed by a server") else { return };
+    let scratch = installation.scratch();
+    let directory = DataDirectory(scratch.path().join("data"));
+    installation.initdb(&directory.0, &["--wal-segsize=1"]);
     let control = directory.control();
-    if control.version != ServerVersion::V15 {
-        println!("skipped: {} is of PostgreSQL {}", bindir.display(), control.version);
-        return;
-    }
+    assert_eq!(control.version, ServerVersion::V15);
     assert_eq!(control.state, DbState::ShutDown);
     let (reader, _) = directory.read_wal(&control);
     assert_eq!(reader.last_record(), Some(control.checkpoint));
@@ -127,15 +104,9 @@ fn a_server_replays_what_the_log_appends() {
     let crashed = ControlFile { state: DbState::InProduction, ..control };
     fs::write(directory.0.join("global/pg_control"), crashed.encode()).expect("a written control file");
 
-    let server = Command::new(bindir.join("postgres"))
-        .args(["--single", "-D"])
-        .arg(&directory.0)
-        .arg("postgres")
-        .stdin(Stdio::null())
-        .output()
-        .expect("a server");
+    installation.give(&directory.0);
+    let server = succeed(installation.tool("postgres").args(["--single", "-D"]).arg(&directory.0).arg("postgres"));
     let told = String::from_utf8_lossy(&server.stderr).into_owned();
-    assert!(server.status.success(), "{told}");
     assert!(told.contains(&format!("redo done at {}", log.last_record())), "{told}");
     assert!(told.contains(&format!("invalid record length at {}", log.insert_position())), "{told}");
 
