@@ -2,8 +2,11 @@
 
 mod serve;
 
+use std::path::Path;
+
 use backstop_mock::Server;
 use backstop_mock::config::{Config, TablespaceConfig};
+use backstop_mock::fault::{Action, Fault};
 use backstop_mock::transcript::Direction;
 use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::wal_file::WalSegmentSize;
@@ -21,11 +24,15 @@ pub fn seed(case: &Case) -> u64 {
     case.scenario.seed.unwrap_or_else(|| case.scenario_id().bytes().fold(0xCBF2_9CE4_8422_2325, hash))
 }
 
-/// The mock's configuration for a case.
+/// Stands in the target of a link for the absolute path of a directory that no client may touch. Names of members are in the
+/// transcript, which is the same in every run, so that they cannot hold it.
+const OUTSIDE: &str = "{outside}";
+
+/// The mock's configuration for a case, in which hostile links lead to `outside`.
 ///
 /// # Errors
 /// What no such server can be.
-pub fn config(case: &Case, seed: u64) -> Result<Config, String> {
+pub fn config(case: &Case, seed: u64, outside: &Path) -> Result<Config, String> {
     let scenario = &case.scenario;
     let size = scenario.server.wal_segment_size.0;
     let wal_segment_size = WalSegmentSize::new(size).ok_or_else(|| {
@@ -51,8 +58,16 @@ pub fn config(case: &Case, seed: u64) -> Result<Config, String> {
         wal_start: scenario.cluster.wal_start,
         wal_rate: scenario.cluster.wal_rate.0,
         seed,
-        faults: scenario.faults.clone(),
+        faults: scenario.faults.iter().cloned().map(|fault| lead(fault, outside)).collect(),
     })
+}
+
+/// The fault with its links leading to `outside`.
+fn lead(mut fault: Fault, outside: &Path) -> Fault {
+    if let Action::RelinkMember { to: target } | Action::ExtraMember { target: Some(target), .. } = &mut fault.r#do {
+        *target = target.replace(OUTSIDE, &outside.display().to_string());
+    }
+    fault
 }
 
 /// Starts the mock, with the slots that clients expect to find.
@@ -95,4 +110,34 @@ fn errors(server: &Server) -> Vec<(u32, String)> {
         transcript.iter().filter(|event| event.direction == Direction::Sent && event.message == "ErrorResponse");
     // `ERROR 58P01 requested WAL segment …`
     errors.filter_map(|event| Some((event.session, event.detail.split(' ').nth(1)?.to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::document::SourceFile;
+    use crate::scenario::load;
+
+    #[test]
+    fn hostile_links_lead_outside_and_names_stay() {
+        let text = r#"
+summary = "A link"
+because = "It leads outside"
+[[fault]]
+when.member = { path = "PG_VERSION" }
+do.extra-member = { name = "{outside}", kind = "symlink", target = "{outside}/file" }
+[[fault]]
+when.member = { path = "pg_tblspc/*" }
+do.relink-member = { to = "{outside}" }
+"#;
+        let file = SourceFile { path: "case.toml".into(), text: text.into() };
+        let cases = load::read("case", &file).expect("a scenario");
+        let config = config(&cases[0], 0, Path::new("/forbidden")).expect("a server");
+        let actions: Vec<_> = config.faults.into_iter().map(|fault| fault.r#do).collect();
+        assert!(
+            matches!(&actions[..], [Action::ExtraMember { name, target: Some(target), .. }, Action::RelinkMember { to }]
+                if name == "{outside}" && target == "/forbidden/file" && to == "/forbidden"),
+            "{actions:?}"
+        );
+    }
 }

@@ -38,7 +38,7 @@ pub enum ServeError {
 }
 
 /// Serves `case` on `address` until `cancel` says so. The first line on `out` is `listening on HOST:PORT`; every event of the
-/// transcript follows on `log` as it happens.
+/// transcript follows on `log` as it happens. Hostile links lead to a directory that goes in the end.
 ///
 /// # Errors
 /// A scenario or data directory that cannot be served, an address that is in use.
@@ -51,7 +51,8 @@ pub async fn serve(
     mut cancel: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let setup = |problem| ServeError::Setup { case: case.id.clone(), problem };
-    let config = config(case, given_seed.unwrap_or_else(|| seed(case))).map_err(setup)?;
+    let outside = tempfile::Builder::new().prefix("backstop-").tempdir()?;
+    let config = config(case, given_seed.unwrap_or_else(|| seed(case)), outside.path()).map_err(setup)?;
     let server = start(case, config).map_err(setup)?;
     let listener = server.listen(address).map_err(|source| ServeError::Listen { address, source })?;
     writeln!(out, "listening on {}", listener.local_addr()?)?;

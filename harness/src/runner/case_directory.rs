@@ -62,6 +62,11 @@ impl CaseDirectory {
         self.root.join(client).join(oid.to_string())
     }
 
+    /// What hostile links lead to.
+    pub(super) fn forbidden(&self) -> PathBuf {
+        self.root.join("outside")
+    }
+
     /// A picture of all that no client of `case` may change.
     pub(super) fn outside(&self, case: &Case) -> Result<Snapshot, RunError> {
         let allowed = case.scenario.clients.iter().flat_map(|client| {

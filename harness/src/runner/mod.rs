@@ -195,7 +195,8 @@ fn execute(
     seed: u64,
     cancel: &watch::Receiver<bool>,
 ) -> Result<Record, RunError> {
-    let config = arena::config(case, seed).map_err(|problem| RunError::Setup { case: case.id.clone(), problem })?;
+    let config = arena::config(case, seed, &directory.forbidden())
+        .map_err(|problem| RunError::Setup { case: case.id.clone(), problem })?;
     match subject {
         Subject::Builtin => in_process::run(case, config, directory),
         Subject::Command(tool) => command::run(case, tool, config, directory, cancel),
