@@ -1,0 +1,46 @@
+//! What tests of several kinds need. Each test uses a part of it.
+#![allow(dead_code, unreachable_pub, reason = "every test file compiles its own copy and uses a part")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// A running `backstop serve`. Dropped, it ends.
+pub struct Serving {
+    process: Child,
+    /// Where it listens, on 127.0.0.1.
+    pub port: u16,
+}
+
+impl Serving {
+    /// Serves a scenario, given as a file's text. The file is written into `directory`, and what the server says.
+    pub fn start(directory: &Path, name: &str, scenario: &str) -> Self {
+        let path = directory.join(name).with_extension("toml");
+        fs::write(&path, scenario).expect("a scenario file");
+        let log = path.with_extension("log");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_backstop"))
+            .arg("serve")
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log).expect("a file"))
+            .spawn()
+            .expect("backstop serve");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let port = line.trim_end().strip_prefix("listening on 127.0.0.1:").and_then(|port| port.parse().ok());
+        let Some(port) = port else {
+            let _ = process.kill();
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            unreachable!("backstop serve {}: {line:?}\n{said}", path.display());
+        };
+        Self { process, port }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
