@@ -148,8 +148,13 @@ impl Session {
         let mut life = self.shared.life.subscribe();
         while !(streaming.done_sending && streaming.done_receiving) {
             // What the client has said already comes first, as in `ProcessRepliesIfAny`.
-            while let Some(received) = self.poll_received() {
+            while !streaming.done_receiving
+                && let Some(received) = self.poll_received()
+            {
                 self.reply(streaming, received).await?;
+            }
+            if streaming.done_sending && streaming.done_receiving {
+                break;
             }
             if streaming.end.is_none() {
                 streaming.end = self.end_of_timeline(streaming.timeline)?;

@@ -77,6 +77,18 @@ async fn a_segment_is_streamed_and_the_copy_ends_from_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_copy_ends_at_once_if_the_client_has_ended_it_already() {
+    let server = server(ServerVersion::V15, vec![]);
+    let mut client = Client::start(&server, "test").await;
+    let command = format!("START_REPLICATION {}", server.cluster().flush_position());
+    client.send(&FrontendMessage::Query(command.into())).await;
+    client.send(&FrontendMessage::CopyDone).await;
+    let (messages, ready) = client.read().await;
+    // No keepalive: the server waits for nothing.
+    assert_eq!((tags(&messages).as_str(), ready), ("WcCCZ", End::Ready));
+}
+
+#[tokio::test(start_paused = true)]
 async fn new_wal_is_sent_as_it_comes() {
     let server = Server::new(Config { wal_rate: 1 << 20, ..config(ServerVersion::V18, vec![]) }).unwrap();
     let mut client = Client::start(&server, "test").await;
