@@ -69,7 +69,7 @@ impl Server {
             if let Some(frame) = read_frame(&mut self.buffer, MAX_FRAME)? {
                 return Ok(BackendMessage::decode(frame)?);
             }
-            let mut chunk = [0; 64 << 10];
+            let mut chunk = vec![0; 64 << 10];
             let read = self.stream.read(&mut chunk)?;
             if read == 0 {
                 return Err("server closed the connection unexpectedly".into());

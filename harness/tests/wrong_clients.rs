@@ -45,7 +45,7 @@ fn verdict(text: &str) -> Finished {
             return *finished;
         }
     }
-    panic!("the case did not finish");
+    unreachable!("the case did not finish");
 }
 
 const SOUND: &str = r#"

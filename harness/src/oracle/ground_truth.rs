@@ -56,8 +56,8 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
                     problems.push(format!("\"{shown}\" has {} bytes, the server's has {size}", content.size));
                 }
             }
-            (EntryKind::Directory, Some(Item::Directory | Item::Symlink(_))) => {}
-            (EntryKind::Symlink { .. }, Some(_)) => {}
+            (EntryKind::Directory, Some(Item::Directory | Item::Symlink(_))) | (EntryKind::Symlink { .. }, Some(_)) => {
+            }
             (_, None) if is_of_the_backup(&name) => {}
             (_, None) => problems.push(format!("\"{shown}\" is missing")),
             (_, Some(_)) => problems.push(format!("\"{shown}\" is of another type than the server's")),

@@ -59,7 +59,7 @@ impl Snapshot {
             match self.0.get(path) {
                 None => changes.push(format!("{} \"{}\" appeared", trace.kind, path.display())),
                 Some(before) if before != trace => {
-                    changes.push(format!("{} \"{}\" changed", before.kind, path.display()))
+                    changes.push(format!("{} \"{}\" changed", before.kind, path.display()));
                 }
                 Some(_) => {}
             }

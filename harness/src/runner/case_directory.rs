@@ -30,18 +30,15 @@ impl CaseDirectory {
     }
 
     fn try_make(case: &Case, keep: Option<&Path>) -> io::Result<Self> {
-        let (root, temporary) = match keep {
-            Some(keep) => {
-                let root = keep.join(&case.id);
-                if root.exists() {
-                    fs::remove_dir_all(&root)?;
-                }
-                (root, None)
+        let (root, temporary) = if let Some(keep) = keep {
+            let root = keep.join(&case.id);
+            if root.exists() {
+                fs::remove_dir_all(&root)?;
             }
-            None => {
-                let temporary = tempfile::Builder::new().prefix("backstop-").tempdir()?;
-                (temporary.path().canonicalize()?, Some(temporary))
-            }
+            (root, None)
+        } else {
+            let temporary = tempfile::Builder::new().prefix("backstop-").tempdir()?;
+            (temporary.path().canonicalize()?, Some(temporary))
         };
         fs::create_dir_all(root.join("outside/directory"))?;
         fs::write(root.join("outside/file"), "nobody may change this\n")?;

@@ -135,14 +135,14 @@ pub fn record(case: &Case, client: &SubjectSpec, seed: Option<u64>) -> Result<Re
 fn work(shared: &Shared) {
     while !*shared.cancel.borrow() && lock(&shared.failure).is_none() {
         let Some(job) = lock(&shared.queue).pop_front() else { return };
-        if let Err(error) = run_job(shared, job) {
+        if let Err(error) = run_job(shared, &job) {
             lock(&shared.failure).get_or_insert(error);
         }
     }
 }
 
-fn run_job(shared: &Shared, job: Job) -> Result<(), RunError> {
-    let case_ref = reference(&job);
+fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
+    let case_ref = reference(job);
     if let Some(reason) = job.subject.cannot_run(&job.case) {
         lock(&shared.summary).count_skipped();
         send(&shared.events, Event::Skipped { case: case_ref, reason });
