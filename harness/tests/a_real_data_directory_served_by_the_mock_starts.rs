@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use backstop_client::{Address, BackupOptions, NetConnector, Silent, Target, WalMethod, base_backup};
@@ -102,6 +103,22 @@ impl Story {
         let links = fs::read_dir(copy.join("pg_tblspc")).expect("a directory");
         let links: Vec<_> = links.map(|link| fs::read_link(link.expect("an entry").path()).expect("a link")).collect();
         assert_eq!(links, [self.path("copied space")]);
+    }
+}
+
+#[test]
+fn judged_as_every_other_server() {
+    let Some(story) = Story::new() else { return };
+    let client = format!("pg_basebackup={}", story.installation.path("pg_basebackup").display());
+    for scenario in ["", "[[client]]\nname = \"backup\"\nformat = \"tar\"\nwal = \"fetch\"\n"] {
+        let path = story.path("directory.toml");
+        let text = fs::read_to_string(&path).expect("the scenario that is served") + scenario;
+        let path = path.with_file_name("judged.toml");
+        fs::write(&path, text).expect("a scenario file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backstop"));
+        command.arg("run").arg(&path).args(["--client", "builtin", "--client", &client]);
+        let said = String::from_utf8(succeed(&mut command).stdout).expect("text");
+        assert!(said.contains("2 cases: 2 passed"), "{said}");
     }
 }
 

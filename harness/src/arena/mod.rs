@@ -3,18 +3,21 @@
 mod serve;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use backstop_mock::Server;
-use backstop_mock::config::{Config, TablespaceConfig};
+use backstop_mock::cluster::Cluster;
+use backstop_mock::config::{Config, Source, TablespaceConfig};
 use backstop_mock::fault::{Action, Fault};
 use backstop_mock::transcript::Direction;
+use backstop_mock::units::ByteSize;
 use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::wal_file::WalSegmentSize;
 
 pub use self::serve::serve;
 use crate::record::{ClientRecord, FaultRecord, Record};
 use crate::scenario::Case;
-use crate::scenario::model::Slot;
+use crate::scenario::model::{Slot, Tablespace};
 
 /// The seed of a case: the scenario's own, or one made from its id, so that every story differs and every run is alike. The
 /// combinations of a matrix and the steps of a sweep share it: nothing moves but what they name.
@@ -22,6 +25,28 @@ pub fn seed(case: &Case) -> u64 {
     // FNV-1a: any fixed function would do, as long as it never changes.
     let hash = |seed: u64, byte: u8| (seed ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
     case.scenario.seed.unwrap_or_else(|| case.scenario_id().bytes().fold(0xCBF2_9CE4_8422_2325, hash))
+}
+
+/// The case as its server is: a real data directory says itself which release it is of, and which tablespaces a client has to
+/// put elsewhere.
+///
+/// # Errors
+/// A data directory that cannot be served.
+pub fn settle(mut case: Case) -> Result<Case, String> {
+    if let Source::Directory(_) = case.scenario.cluster.source {
+        let config = config(&case, seed(&case), Path::new("/"))?;
+        let cluster = Cluster::new(&config).map_err(|error| error.to_string())?;
+        let tablespaces = cluster.tablespaces().into_iter().filter(|tablespace| !tablespace.in_place);
+        let tablespaces = tablespaces.map(|tablespace| Tablespace {
+            size: ByteSize(cluster.tablespace_size(Some(tablespace.oid))),
+            oid: tablespace.oid,
+            location: tablespace.location,
+        });
+        let scenario = Arc::make_mut(&mut case.scenario);
+        scenario.cluster.tablespaces = tablespaces.collect();
+        scenario.server.version = cluster.version();
+    }
+    Ok(case)
 }
 
 /// Stands in the target of a link for the absolute path of a directory that no client may touch. Names of members are in the
@@ -38,11 +63,8 @@ pub fn config(case: &Case, seed: u64, outside: &Path) -> Result<Config, String> 
     let wal_segment_size = WalSegmentSize::new(size).ok_or_else(|| {
         format!("wal-segment-size {} is not a power of two from 1MiB to 1GiB", scenario.server.wal_segment_size)
     })?;
-    let tablespaces = scenario.cluster.tablespaces.iter().map(|tablespace| TablespaceConfig {
-        oid: tablespace.oid,
-        location: tablespace.location.clone(),
-        size: tablespace.size.0,
-    });
+    let synthetic = scenario.cluster.source == Source::Synthetic;
+    let tablespaces = scenario.cluster.tablespaces.iter().filter(|_| synthetic).map(TablespaceConfig::from);
     Ok(Config {
         version: scenario.server.version,
         role: scenario.server.role,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use backstop_mock::Server;
 use tokio::sync::watch;
 
-use super::{config, seed, start};
+use super::{config, seed, settle, start};
 use crate::scenario::Case;
 
 /// How often the log catches up with the transcript: for eyes, not for programs.
@@ -51,6 +51,7 @@ pub async fn serve(
     mut cancel: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
     let setup = |problem| ServeError::Setup { case: case.id.clone(), problem };
+    let case = &settle(case.clone()).map_err(setup)?;
     let outside = tempfile::Builder::new().prefix("backstop-").tempdir()?;
     let config = config(case, given_seed.unwrap_or_else(|| seed(case)), outside.path()).map_err(setup)?;
     let server = start(case, config).map_err(setup)?;

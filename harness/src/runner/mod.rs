@@ -87,13 +87,10 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
     }
     let subjects = plan.clients.iter().map(|spec| Subject::prepare(spec).map(Arc::new));
     let subjects = subjects.collect::<Result<Vec<_>, _>>().map_err(RunError::NoClient)?;
+    let cases = plan.cases.into_iter().map(settle).collect::<Result<Vec<_>, _>>()?;
     let clients = plan.clients.iter().map(SubjectSpec::to_string).collect();
-    send(
-        &events,
-        Event::RunStarted { cases: plan.cases.len() * subjects.len(), clients, server: plan.server.to_string() },
-    );
-    let jobs = plan
-        .cases
+    send(&events, Event::RunStarted { cases: cases.len() * subjects.len(), clients, server: plan.server.to_string() });
+    let jobs = cases
         .iter()
         .flat_map(|case| subjects.iter().map(|subject| Job { case: case.clone(), subject: Arc::clone(subject) }));
     let shared = Arc::new(Shared {
@@ -126,10 +123,16 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
 /// # Errors
 /// As [`run`].
 pub fn record(case: &Case, client: &SubjectSpec, seed: Option<u64>) -> Result<Record, RunError> {
+    let case = settle(case.clone())?;
     let subject = Subject::prepare(client).map_err(RunError::NoClient)?;
-    let directory = case_directory::CaseDirectory::make(case, None)?;
+    let directory = case_directory::CaseDirectory::make(&case, None)?;
     let (_, cancel) = watch::channel(false);
-    execute(case, &subject, &directory, seed.unwrap_or_else(|| arena::seed(case)), &cancel)
+    execute(&case, &subject, &directory, seed.unwrap_or_else(|| arena::seed(&case)), &cancel)
+}
+
+fn settle(case: Case) -> Result<Case, RunError> {
+    let id = case.id.clone();
+    arena::settle(case).map_err(|problem| RunError::Setup { case: id, problem })
 }
 
 fn work(shared: &Shared) {
