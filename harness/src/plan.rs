@@ -118,18 +118,15 @@ impl fmt::Display for SubjectSpec {
 pub enum ServerSpec {
     /// The mock walsender of this project.
     Mock,
-    /// A real PostgreSQL whose programs are in this directory.
-    Postgres(PathBuf),
 }
 
 impl FromStr for ServerSpec {
     type Err = UnknownSpec;
 
     fn from_str(text: &str) -> Result<Self, UnknownSpec> {
-        match text.split_once('=') {
-            None if text == "mock" => Ok(Self::Mock),
-            Some(("pg", directory)) if !directory.is_empty() => Ok(Self::Postgres(directory.into())),
-            _ => Err(UnknownSpec { problem: format!("unknown server {text:?}"), expected: "mock or pg=BINDIR" }),
+        match text {
+            "mock" => Ok(Self::Mock),
+            _ => Err(UnknownSpec { problem: format!("unknown server {text:?}"), expected: "mock" }),
         }
     }
 }
@@ -139,7 +136,6 @@ impl fmt::Display for ServerSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mock => f.write_str("mock"),
-            Self::Postgres(directory) => write!(f, "pg={}", directory.display()),
         }
     }
 }
@@ -159,9 +155,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<SubjectSpec>().expect(text).to_string(), text);
         }
-        for text in ["mock", "pg=/usr/lib/postgresql/15/bin"] {
-            assert_eq!(text.parse::<ServerSpec>().expect(text).to_string(), text);
-        }
+        assert_eq!("mock".parse::<ServerSpec>().expect("the mock").to_string(), "mock");
     }
 
     #[test]
@@ -171,6 +165,6 @@ mod tests {
         insta::assert_snapshot!(client("builtin=x"), @r#"unknown client "builtin=x": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
         insta::assert_snapshot!(client("pg_basebackup="), @r#"nothing follows "pg_basebackup=": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
         insta::assert_snapshot!(client("exec=tool {target}"), @r#"unknown placeholder "{target}" in the exec template: expected {host}, {port}, {user}, {password}, {dir}, {label} or {slot}"#);
-        insta::assert_snapshot!("docker=postgres".parse::<ServerSpec>().expect_err("not there"), @r#"unknown server "docker=postgres": expected mock or pg=BINDIR"#);
+        insta::assert_snapshot!("docker=postgres".parse::<ServerSpec>().expect_err("not there"), @r#"unknown server "docker=postgres": expected mock"#);
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct RunArgs {
     /// {user}, {password}, {dir}, {label} and {slot} are replaced and no shell is involved; with several, a matrix is printed
     #[arg(long = "client", value_name = "CLIENT", default_value = "builtin")]
     clients: Vec<SubjectSpec>,
-    /// What the clients connect to: mock or pg=BINDIR
+    /// What the clients connect to: mock
     #[arg(long, value_name = "SERVER", default_value = "mock")]
     server: ServerSpec,
     /// How many cases run at a time [default: the number of processors]

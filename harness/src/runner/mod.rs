@@ -36,9 +36,9 @@ pub enum RunError {
     /// The client under test does not exist or does not start.
     #[error("{0}")]
     NoClient(String),
-    /// The server cannot be had.
-    #[error("{0}")]
-    NoServer(String),
+    /// A worker died: a mistake in the harness itself.
+    #[error("a worker ended early: {0}")]
+    Worker(String),
     /// A directory for the cases cannot be made.
     #[error("could not prepare a directory for case {case}: {source}")]
     Directory {
@@ -81,10 +81,6 @@ struct Shared {
 /// The environment: a client that is not there, a directory that cannot be made. What clients do is never an error.
 pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::Receiver<bool>) -> Result<(), RunError> {
     let began = Instant::now();
-    if let ServerSpec::Postgres(directory) = &plan.server {
-        let problem = "scenarios run against the mock only in this release";
-        return Err(RunError::NoServer(format!("server pg={}: {problem}", directory.display())));
-    }
     let subjects = plan.clients.iter().map(|spec| Subject::prepare(spec).map(Arc::new));
     let subjects = subjects.collect::<Result<Vec<_>, _>>().map_err(RunError::NoClient)?;
     let cases = plan.cases.into_iter().map(settle).collect::<Result<Vec<_>, _>>()?;
@@ -107,7 +103,7 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
         tokio::task::spawn_blocking(move || work(&shared))
     });
     for worker in workers.collect::<Vec<_>>() {
-        worker.await.map_err(|error| RunError::NoServer(format!("a worker ended early: {error}")))?;
+        worker.await.map_err(|error| RunError::Worker(error.to_string()))?;
     }
     let summary = *lock(&shared.summary);
     let cancelled = *shared.cancel.borrow();
