@@ -25,13 +25,8 @@ pub enum ServeError {
         problem: String,
     },
     /// The address cannot be listened on.
-    #[error("could not listen on {address}: {source}")]
-    Listen {
-        /// As asked for.
-        address: SocketAddr,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    #[error("{0}")]
+    Listen(io::Error),
     /// The output went away.
     #[error("could not write: {0}")]
     Output(#[from] io::Error),
@@ -55,7 +50,7 @@ pub async fn serve(
     let outside = tempfile::Builder::new().prefix("backstop-").tempdir()?;
     let config = config(case, given_seed.unwrap_or_else(|| seed(case)), outside.path()).map_err(setup)?;
     let server = start(case, config).map_err(setup)?;
-    let listener = server.listen(address).map_err(|source| ServeError::Listen { address, source })?;
+    let listener = server.listen(address).map_err(ServeError::Listen)?;
     writeln!(out, "listening on {}", listener.local_addr()?)?;
     out.flush()?;
     let serving = listener.run();
