@@ -40,6 +40,9 @@ impl Subject {
         if scenario.clients.iter().any(|client| client.compress.is_some() || client.incremental_from.is_some()) {
             return Some("compressed and incremental backups cannot be driven so far".to_owned());
         }
+        if scenario.clients.iter().any(|client| client.starts.is_some()) {
+            return Some("every client starts at once so far".to_owned());
+        }
         match self {
             Self::Builtin => None,
             Self::Command(tool) => tool.cannot_run(case),
