@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use backstop_mock::Server;
 use backstop_mock::config::Config;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -11,9 +12,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use super::case_directory::CaseDirectory;
-use super::{RunError, SETTLING};
+use super::{Ended, RunError, SETTLING};
 use crate::arena;
-use crate::record::{ClientRecord, Ending, Record};
+use crate::record::Ending;
 use crate::scenario::Case;
 use crate::subject::command::{Invocation, Tool};
 
@@ -27,12 +28,11 @@ pub(super) fn run(
     config: Config,
     directory: &CaseDirectory,
     cancel: &watch::Receiver<bool>,
-) -> Result<Record, RunError> {
+) -> Result<(Server, Vec<Ended>), RunError> {
     let setup = |problem: String| RunError::Setup { case: case.id.clone(), problem };
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().map_err(|error| setup(error.to_string()))?;
-    let before = directory.outside(case)?;
-    let (server, clients) = runtime.block_on(async {
+    runtime.block_on(async {
         let server = arena::start(case, config).map_err(setup)?;
         let listener = server.listen(([127, 0, 0, 1], 0).into()).map_err(|error| setup(error.to_string()))?;
         let address = listener.local_addr().map_err(|error| setup(error.to_string()))?;
@@ -55,31 +55,19 @@ pub(super) fn run(
         for (client, task) in running {
             let (ending, said, elapsed) =
                 task.await.map_err(|error| setup(error.to_string()))?.map_err(RunError::NoClient)?;
-            clients.push((client.name.clone(), ending, said, elapsed));
+            clients.push(Ended { client: client.name.clone(), ending, said, elapsed });
         }
         let _ = tokio::time::timeout(SETTLING, server.idle()).await;
         serving.abort();
         Ok((server, clients))
-    })?;
-    let changes_outside = before.changes(&directory.outside(case)?);
-    let clients = clients.into_iter().map(|(name, ending, said, elapsed)| ClientRecord {
-        target: directory.target(&name),
-        name,
-        ending,
-        said,
-        elapsed,
-        changes_outside: changes_outside.clone(),
-    });
-    Ok(arena::record(case, server, clients.collect()))
+    })
 }
-
-type Ended = (Ending, String, Duration);
 
 async fn run_client(
     mut command: Command,
     deadline: Duration,
     mut cancel: watch::Receiver<bool>,
-) -> Result<Ended, String> {
+) -> Result<(Ending, String, Duration), String> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let began = Instant::now();
     // A group of its own: pg_basebackup's WAL receiver is a child of it, and goes with it.

@@ -10,9 +10,9 @@ use backstop_protocol::backend::Diagnostic;
 use tokio::time::Instant;
 
 use super::case_directory::CaseDirectory;
-use super::{RunError, SETTLING};
+use super::{Ended, RunError, SETTLING};
 use crate::arena;
-use crate::record::{ClientRecord, Ending, Record};
+use crate::record::Ending;
 use crate::scenario::Case;
 use crate::scenario::model::Client;
 use crate::subject::builtin;
@@ -45,13 +45,12 @@ impl Observer for Notices {
 }
 
 /// Runs the case on a runtime of its own.
-pub(super) fn run(case: &Case, config: Config, directory: &CaseDirectory) -> Result<Record, RunError> {
+pub(super) fn run(case: &Case, config: Config, directory: &CaseDirectory) -> Result<(Server, Vec<Ended>), RunError> {
     let setup = |problem: String| RunError::Setup { case: case.id.clone(), problem };
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().map_err(|error| setup(error.to_string()))?;
-    let before = directory.outside(case)?;
     let world = tokio::task::LocalSet::new();
-    let (server, clients) = world.block_on(&runtime, async {
+    world.block_on(&runtime, async {
         let server = arena::start(case, config).map_err(setup)?;
         let mut running = Vec::new();
         for client in &case.scenario.clients {
@@ -66,22 +65,12 @@ pub(super) fn run(case: &Case, config: Config, directory: &CaseDirectory) -> Res
                 Ok(ended) => ended,
                 Err(error) => (Ending::Panicked(error.to_string()), String::new(), Duration::ZERO),
             };
-            clients.push((client.name.clone(), ending, said, elapsed));
+            clients.push(Ended { client: client.name.clone(), ending, said, elapsed });
         }
         // Nothing else happens on a paused clock: whoever has not gone by then never will.
         let _ = tokio::time::timeout(SETTLING, server.idle()).await;
         Ok((server, clients))
-    })?;
-    let changes_outside = before.changes(&directory.outside(case)?);
-    let clients = clients.into_iter().map(|(name, ending, said, elapsed)| ClientRecord {
-        target: directory.target(&name),
-        name,
-        ending,
-        said,
-        elapsed,
-        changes_outside: changes_outside.clone(),
-    });
-    Ok(arena::record(case, server, clients.collect()))
+    })
 }
 
 async fn run_client(client: Client, server: Server, options: BackupOptions) -> (Ending, String, Duration) {

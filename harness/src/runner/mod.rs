@@ -19,7 +19,7 @@ use crate::arena;
 use crate::event::{CaseRef, Event, Finished};
 use crate::oracle;
 use crate::plan::{RunPlan, ServerSpec, SubjectSpec};
-use crate::record::Record;
+use crate::record::{ClientRecord, Ending, Record};
 use crate::scenario::Case;
 use crate::subject::Subject;
 use crate::verdict::{Summary, Verdict};
@@ -196,10 +196,30 @@ fn execute(
 ) -> Result<Record, RunError> {
     let config = arena::config(case, seed, &directory.forbidden())
         .map_err(|problem| RunError::Setup { case: case.id.clone(), problem })?;
-    match subject {
+    let before = directory.outside(case)?;
+    let (server, ended) = match subject {
         Subject::Builtin => in_process::run(case, config, directory),
         Subject::Command(tool) => command::run(case, tool, config, directory, cancel),
-    }
+    }?;
+    let changes_outside = before.changes(&directory.outside(case)?);
+    let clients = ended.into_iter().map(|ended| ClientRecord {
+        target: directory.target(&ended.client),
+        name: ended.client,
+        ending: ended.ending,
+        said: ended.said,
+        elapsed: ended.elapsed,
+        changes_outside: changes_outside.clone(),
+    });
+    Ok(arena::record(case, server, clients.collect()))
+}
+
+/// How a client's part of a run ended, before anybody looks at what it left.
+struct Ended {
+    /// Its name in the scenario.
+    client: String,
+    ending: Ending,
+    said: String,
+    elapsed: Duration,
 }
 
 /// The lines around the first fault that fired, or the last ones.
