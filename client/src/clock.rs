@@ -4,6 +4,11 @@
 pub trait Clock: Send + Sync {
     /// Microseconds since 1970-01-01 UTC.
     fn unix_micros(&self) -> i64;
+
+    /// Whole seconds since 1970-01-01 UTC, as the headers of members have them.
+    fn unix_seconds(&self) -> u64 {
+        u64::try_from(self.unix_micros() / 1_000_000).unwrap_or(0)
+    }
 }
 
 /// Always tells the same time, so that what a backup leaves is a function of what it received.

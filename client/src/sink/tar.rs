@@ -14,7 +14,6 @@ use super::tar_writer::{TRAILER, TarWriter, file_header};
 use super::wal::WalTar;
 use super::{Directory, Sink, SinkSettings, WalFiles, recovery};
 use crate::archive_check::Member;
-use crate::clock::Clock;
 use crate::error::ClientError;
 use crate::receive::Tablespace;
 use crate::tree::Tree;
@@ -22,11 +21,6 @@ use crate::tree::Tree;
 const MANIFEST: &str = "backup_manifest";
 /// `postgresql.auto.conf` is held in memory while it is added to.
 const MAX_SETTINGS: u64 = 16 << 20;
-
-/// The injected clock in seconds since 1970.
-pub(super) fn unix_seconds(clock: &dyn Clock) -> u64 {
-    u64::try_from(clock.unix_micros() / 1_000_000).unwrap_or(0)
-}
 
 /// A member of an archive that is put together again.
 enum Current {
@@ -101,7 +95,7 @@ impl<W: Write> Rewriter<W> {
     /// Adds what is still to be added behind the last member.
     fn add_recovery(&mut self, settings: &SinkSettings) -> io::Result<()> {
         let Some(recovery) = &settings.recovery else { return Ok(()) };
-        let (mode, now) = (settings.modes.file(), unix_seconds(&*settings.clock));
+        let (mode, now) = (settings.modes.file(), settings.clock.unix_seconds());
         if self.pending {
             let text = recovery::settings(recovery, settings.version);
             let name = recovery::settings_file(settings.version);
@@ -306,7 +300,7 @@ impl Sink for TarStream {
     }
 
     fn finish(&mut self, manifest: Option<&[u8]>) -> Result<(), ClientError> {
-        let (mode, now) = (self.settings.modes.file(), unix_seconds(&*self.settings.clock));
+        let (mode, now) = (self.settings.modes.file(), self.settings.clock.unix_seconds());
         let writer = &mut self.rewriter.writer;
         let added = manifest.map_or(Ok(()), |manifest| writer.file(MANIFEST.as_bytes(), mode, now, manifest));
         added.map_err(stream_error)

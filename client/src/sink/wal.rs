@@ -129,7 +129,7 @@ impl WalTar {
     }
 
     fn now(&self) -> u64 {
-        super::tar::unix_seconds(&*self.clock)
+        self.clock.unix_seconds()
     }
 
     fn sync(&mut self, sync: bool) -> Result<(), ClientError> {

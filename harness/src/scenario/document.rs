@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::explain;
+use super::way::{Step, Way};
 
 /// A file larger than this is no scenario.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -118,56 +119,6 @@ impl miette::SourceCode for SourceFile {
             inner.line_count(),
         );
         Ok(Box::new(named))
-    }
-}
-
-/// One step on the way to a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The value of a key.
-    Key(String),
-    /// An element of an array, from 0.
-    Index(usize),
-}
-
-impl From<&str> for Step {
-    fn from(key: &str) -> Self {
-        Self::Key(key.to_owned())
-    }
-}
-
-impl From<usize> for Step {
-    fn from(index: usize) -> Self {
-        Self::Index(index)
-    }
-}
-
-/// The way to a value of a document: `client`, the second, `wal`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Way(pub Vec<Step>);
-
-impl Way {
-    /// The way to the whole document.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// One step further.
-    #[must_use]
-    pub fn to(mut self, step: impl Into<Step>) -> Self {
-        self.0.push(step.into());
-        self
-    }
-}
-
-impl fmt::Display for Way {
-    /// Writes it as a dotted key, without the indexes: `client.wal`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys = self.0.iter().filter_map(|step| match step {
-            Step::Key(key) => Some(key.as_str()),
-            Step::Index(_) => None,
-        });
-        f.write_str(&keys.collect::<Vec<_>>().join("."))
     }
 }
 

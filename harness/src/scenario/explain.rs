@@ -1,6 +1,6 @@
 //! Errors of the TOML reader, in words that help whoever wrote the file.
 
-use super::document::{Step, Way};
+use super::way::{Step, Way};
 
 /// The message and the help of an error.
 type Explanation = (String, Option<String>);

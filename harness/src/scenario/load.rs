@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::document::{Document, MAX_FILE, Part, ScenarioError, SourceFile, Way};
+use super::document::{Document, MAX_FILE, Part, ScenarioError, SourceFile};
 use super::model::Scenario;
+use super::way::Way;
 use super::{Case, explain, matrix, sweep, validate};
 
 /// A directory holds no more scenario files than this.

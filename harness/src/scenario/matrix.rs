@@ -3,9 +3,10 @@
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::document::{Document, Part, ScenarioError, Way};
+use super::document::{Document, Part, ScenarioError};
 use super::explain::suggest;
 use super::model::DEFAULT_CLIENT;
+use super::way::Way;
 
 /// A scenario has no more combinations than this.
 pub const MAX_COMBINATIONS: usize = 1000;

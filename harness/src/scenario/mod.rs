@@ -14,6 +14,7 @@ pub mod schema;
 pub mod select;
 pub mod sweep;
 mod validate;
+mod way;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -12,8 +12,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Case;
-use super::document::{Document, Part, ScenarioError, Way};
+use super::document::{Document, Part, ScenarioError};
 use super::model::Scenario;
+use super::way::Way;
 
 /// A sweep has no more steps than this.
 pub const MAX_STEPS: usize = 100_000;

@@ -8,12 +8,13 @@ use backstop_mock::units::ByteRate;
 use backstop_protocol::version::ServerVersion;
 use backstop_protocol::wal_file::WalSegmentSize;
 
-use super::document::{Document, Part, ScenarioError, Way};
+use super::document::{Document, Part, ScenarioError};
 use super::explain::suggest;
 use super::model::{
     Client, ClientClaims, Expect, Leaves, Manifest, Outcome, Role, Scenario, ServerClaims, Slot, Source, Tool,
     WalMethod,
 };
+use super::way::Way;
 use backstop_mock::fault::{Action, Point};
 
 /// The first OID that is not reserved: `FirstNormalObjectId`.
