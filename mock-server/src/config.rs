@@ -29,7 +29,8 @@ pub struct Config {
     /// How clients must prove who they are.
     pub auth: Auth,
     /// Settings as in `postgresql.conf`, by name. Those that the server acts on: `max_replication_slots`,
-    /// `wal_keep_size`, `max_slot_wal_keep_size`, `max_wal_size`; the others are only shown.
+    /// `wal_keep_size`, `max_slot_wal_keep_size`, `max_wal_size`; the others are only shown. `backstop.compression` lists
+    /// with what the server was built to compress archives (`gzip, lz4, zstd` if there is none).
     pub settings: BTreeMap<String, String>,
     /// Where the files come from.
     pub source: Source,

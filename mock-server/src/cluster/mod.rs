@@ -20,6 +20,7 @@ mod wal;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use backstop_protocol::base_backup::options::compression::CompressionSupport;
 use backstop_protocol::control::{ControlFile, DbState};
 use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::version::ServerVersion;
@@ -72,6 +73,8 @@ struct Inner {
     /// `pg_control` but for checkpoint, state and recovery point.
     control: ControlFile,
     limits: Limits,
+    /// What the server was built with.
+    compression: CompressionSupport,
     /// Unix seconds.
     epoch: i64,
     state: Mutex<State>,
@@ -168,6 +171,7 @@ impl Cluster {
         };
         control.time = epoch;
         let settings = Settings::new(config, &facts);
+        let compression = settings.compression(facts.version)?;
         let slots = Slots::new(facts.version, settings.count("max_replication_slots", 10)?);
         let kept_segments = settings.count("wal_keep_segments", 0)?;
         let kept_segments = u64::try_from(kept_segments).unwrap_or(u64::MAX).saturating_mul(facts.segment_size.bytes());
@@ -183,7 +187,7 @@ impl Cluster {
         let in_recovery = config.role == Role::Standby;
         let state = Mutex::new(State { wal, slots, in_recovery, running_backups: 0 });
         let slot_freed = Notify::new();
-        let inner = Inner { facts, settings, files, control, limits, epoch, state, flushed, slot_freed };
+        let inner = Inner { facts, settings, files, control, limits, compression, epoch, state, flushed, slot_freed };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -215,6 +219,12 @@ impl Cluster {
     /// Whether this is a standby that has not been promoted.
     pub fn in_recovery(&self) -> bool {
         self.inner.lock().in_recovery
+    }
+
+    /// With what the server was built to compress archives: everything, or the methods that the setting
+    /// `backstop.compression` lists.
+    pub fn compression(&self) -> CompressionSupport {
+        self.inner.compression
     }
 
     /// The canonical name and the value of a setting.

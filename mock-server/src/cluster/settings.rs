@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use backstop_protocol::base_backup::options::compression::CompressionSupport;
+use backstop_protocol::version::ServerVersion;
+
 use crate::config::{Config, ConfigError};
 
 use super::Facts;
@@ -58,6 +61,28 @@ impl Settings {
     /// The canonical name and the value of a setting, whatever the case of `name`.
     pub(super) fn get(&self, name: &str) -> Option<(String, String)> {
         self.0.get(&name.to_ascii_lowercase()).cloned()
+    }
+
+    /// The methods that `backstop.compression` lists (`gzip, lz4`), or all.
+    pub(super) fn compression(&self, version: ServerVersion) -> Result<CompressionSupport, ConfigError> {
+        const SETTING: &str = "backstop.compression";
+        let long_distance = version.has_long_distance_compression();
+        let Some((_, value)) = self.get(SETTING) else {
+            return Ok(CompressionSupport { gzip: true, lz4: true, zstd: true, long_distance });
+        };
+        let mut support = CompressionSupport { gzip: false, lz4: false, zstd: false, long_distance };
+        for method in value.split(',').map(str::trim).filter(|method| !method.is_empty()) {
+            match method {
+                "gzip" => support.gzip = true,
+                "lz4" => support.lz4 = true,
+                "zstd" => support.zstd = true,
+                _ => {
+                    let problem = format!("{method:?} is none of gzip, lz4 and zstd");
+                    return Err(ConfigError::invalid(format!("settings.{SETTING}"), problem));
+                }
+            }
+        }
+        Ok(support)
     }
 
     /// A whole number without unit.

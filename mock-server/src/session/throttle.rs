@@ -34,8 +34,11 @@ impl Throttle {
         self.counter %= self.sample;
         let least = Duration::from_micros(samples.saturating_mul(1_000_000 / FREQUENCY));
         let now = Instant::now();
-        let until = self.throttled_last.checked_add(least).unwrap_or(now);
-        self.throttled_last = until.max(now);
+        let sleep = least.saturating_sub(now.saturating_duration_since(self.throttled_last));
+        // `WaitLatch` counts milliseconds, and what is left below one is not waited for.
+        let sleep = Duration::from_millis(u64::try_from(sleep.as_millis()).unwrap_or(u64::MAX));
+        let until = now.checked_add(sleep).unwrap_or(now);
+        self.throttled_last = until;
         (until > now).then_some(until)
     }
 }

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use super::super::canceled;
 use super::super::start_replication::wal_error;
 use super::checksums::Verifier;
-use super::data::Flow;
+use super::compress::Compressor;
+use super::data::{Flow, not_compressed};
 use super::manifest::ManifestInProgress;
 use super::{Backup, Session, Stop};
 use crate::cluster::{BackupEnd, Entry, EntryKind, Tablespace};
@@ -126,7 +127,7 @@ impl Session {
         let sized = self.shared.plan(|plan| plan.needs_size_of(name, &who));
         let size = if sized { self.archive_size(backup, oid)? } else { u64::MAX };
         let stops = self.shared.plan(|plan| plan.stops_in_archive(name, size, &who));
-        backup.flow = Flow { stops, mute: !backup.to_client(), ..Flow::default() };
+        backup.flow = Flow { stops, ..Flow::default() };
         backup.without_trailer = false;
         let edits = self.at(Moment::ArchiveBegin(name)).await?;
         let mut omitted = false;
@@ -144,6 +145,10 @@ impl Session {
             backup.flow.mute = true;
             return Ok(());
         }
+        let compression = &backup.options.compression;
+        backup.flow.compressor = Compressor::new(compression).map_err(|error| not_compressed(&error))?;
+        backup.flow.name = format!("{name}{}", compression.algorithm.suffix());
+        let name = backup.flow.name.clone();
         if self.version.has_archive_stream() {
             let message = ArchiveMessage::NewArchive {
                 name: Bytes::copy_from_slice(name.as_bytes()),
@@ -182,6 +187,7 @@ impl Session {
         }
         // Faults at the very end of the archive.
         self.data(backup, &[], "end of archive").await?;
+        self.end_compression(backup).await?;
         if self.version.has_archive_stream() {
             self.progress(backup).await?;
         } else {
@@ -364,6 +370,8 @@ impl Session {
         let verified = backup.verifies && member.listed;
         let mut verifier = verified.then(|| Verifier::new(&member.path, backup.start)).flatten();
         let mut buffer = vec![0; PIECE.min(usize::try_from(member.size).unwrap_or(PIECE))];
+        // `pg_control` is made for each backup here, and read from disk there.
+        let from_disk = !matches!(member.content, Content::Bytes(_)) || member.path == b"global/pg_control";
         let mut offset = 0;
         while offset < member.size {
             let length = usize::try_from(member.size - offset).unwrap_or(PIECE).min(PIECE);
@@ -377,6 +385,9 @@ impl Session {
             }
             offset += length as u64;
             self.data(backup, piece, what).await?;
+            if from_disk && !self.version.has_archive_stream() {
+                self.throttle(backup, length).await?;
+            }
         }
         if let Some(verifier) = verifier {
             backup.checksum_failures += verifier.failures;
@@ -384,8 +395,7 @@ impl Session {
                 self.send(BackendMessage::NoticeResponse(summary)).await?;
             }
         }
-        let is_text = matches!(member.content, Content::Bytes(_));
-        if member.size == 0 && is_text && !self.version.has_archive_stream() && !backup.flow.mute {
+        if member.size == 0 && !from_disk && !self.version.has_archive_stream() && !backup.flow.mute {
             // `sendFileWithContent` sent a message whatever the length, until 15.
             self.send_data(self.data_head(), &[], what).await?;
         }

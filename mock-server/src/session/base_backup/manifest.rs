@@ -56,7 +56,7 @@ impl Session {
         let ManifestInProgress { writer, mut text, .. } = manifest;
         writer.finish(ranges, &mut text);
         let stops = self.shared.plan(|plan| plan.stops_in_manifest(text.len() as u64, &self.seat.identity()));
-        backup.flow = Flow { stops, is_manifest: true, mute: !backup.to_client(), ..Flow::default() };
+        backup.flow = Flow { stops, is_manifest: true, ..Flow::default() };
         let edits = self.at(Moment::ManifestBegin).await?;
         for action in &edits.archive {
             if let Action::Truncate { to: Some(to) } = action {

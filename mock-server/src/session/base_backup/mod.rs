@@ -2,11 +2,12 @@
 //!
 //! The order of things is that of `perform_base_backup`, in both generations of the protocol: since 15 one COPY whose messages
 //! say which archive they belong to, before one COPY for each archive. Here is the frame: positions, the list, notices, the end.
-//! `archive` sends archives and their members, `data` sends bytes and is where faults strike them, `manifest` writes the
-//! manifest while files are sent.
+//! `archive` sends archives and their members, `data` sends bytes and is where faults strike them, `compress` stands between
+//! the two since 15, `manifest` writes the manifest while files are sent.
 
 mod archive;
 mod checksums;
+mod compress;
 mod data;
 mod manifest;
 
@@ -44,7 +45,9 @@ struct Backup {
     throttle: Option<Throttle>,
     /// Bytes of all archives so far.
     done: u64,
+    /// When the client was told last, and how much when that was last considered.
     last_progress: Instant,
+    done_at_last_check: u64,
     /// The archive, or the manifest, that is being sent.
     flow: Flow,
     /// Whether pages are verified, and how many were wrong.
@@ -59,8 +62,15 @@ impl Session {
     /// Sends a base backup.
     pub(super) async fn base_backup(&mut self, options: &[CommandOption]) -> Result<(), Stop> {
         let wal_summaries = self.shared.cluster.show("summarize_wal").is_some_and(|(_, value)| value == "on");
-        // No compressor is built in, and no role may write files of the server.
-        let facts = ServerFacts { wal_summaries, gzip: false, ..ServerFacts::default() };
+        let built_with = self.shared.cluster.compression();
+        // No role may write files of the server.
+        let facts = ServerFacts {
+            wal_summaries,
+            gzip: built_with.gzip,
+            lz4: built_with.lz4,
+            zstd: built_with.zstd,
+            ..ServerFacts::default()
+        };
         let options = BaseBackupOptions::from_command(options, self.version, &facts)?;
         if options.incremental {
             let message = "must UPLOAD_MANIFEST before performing an incremental BASE_BACKUP";
@@ -84,6 +94,7 @@ impl Session {
             throttle: options.max_rate.map(|rate| Throttle::new(u64::from(rate) * 1024)),
             done: 0,
             last_progress: Instant::now(),
+            done_at_last_check: 0,
             flow: Flow::default(),
             verifies: options.verify_checksums && self.has_pages_to_verify(),
             checksum_failures: 0,

@@ -2,6 +2,7 @@
 
 mod backup;
 mod commands;
+mod compression;
 mod hostile;
 mod start_up;
 mod streaming;
