@@ -160,6 +160,21 @@ impl ServerVersion {
         self >= Self::V9_4
     }
 
+    /// Whether `pg_start_backup()` can begin an exclusive backup, whose label lies in the data directory.
+    pub fn has_exclusive_backup(self) -> bool {
+        self < Self::V15
+    }
+
+    /// What `pg_stop_backup()` says when no exclusive backup runs.
+    pub fn no_exclusive_backup(self) -> &'static str {
+        if self >= Self::V9_6 { "exclusive backup not in progress" } else { "a backup is not in progress" }
+    }
+
+    /// Whether the hint on a `backup_label` whose checkpoint is gone begins with `recovery.signal`.
+    pub fn label_hint_names_signal_file(self) -> bool {
+        self >= Self::V12
+    }
+
     /// Whether BASE_BACKUP knows `TABLESPACE_MAP`.
     pub fn has_tablespace_map(self) -> bool {
         self >= Self::V9_5

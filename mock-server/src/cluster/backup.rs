@@ -1,15 +1,21 @@
-//! Running base backups.
+//! Base backups that belong to somebody: streamed ones, and non-exclusive ones of SQL.
+//!
+//! Any number of them may run, beside at most one [exclusive](super::exclusive_backup) one. Each has a label of its own,
+//! which is given to whoever began it and never written to the data directory. [`RunningBackups`](super::running_backups)
+//! counts them all.
 
 use std::sync::Arc;
 
 use backstop_protocol::base_backup::label::{BackupLabel, LabelSource, MAX_LABEL};
 use backstop_protocol::base_backup::manifest::format_start_time;
+use backstop_protocol::base_backup::tablespace_map::TablespaceMap;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::wal_file::WalFileName;
 
-use super::{Cluster, Inner};
+use super::running_backups::KeptWal;
+use super::{Cluster, Inner, State};
 
 /// A base backup between its start and its end. It counts as running until it is stopped or dropped, which aborts it.
 #[derive(Debug)]
@@ -25,8 +31,8 @@ pub struct RunningBackup {
     /// Unix seconds.
     pub started_at: i64,
     in_recovery: bool,
-    /// Whether its end has been written.
-    stopped: bool,
+    number: u64,
+    wal: KeptWal,
     inner: Arc<Inner>,
 }
 
@@ -39,18 +45,31 @@ pub struct BackupEnd {
     pub timeline: TimelineId,
 }
 
+/// Where a backup begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beginning {
+    pub(super) start: Lsn,
+    pub(super) checkpoint: Lsn,
+    pub(super) timeline: TimelineId,
+}
+
 impl RunningBackup {
     /// What the walsender checks before each file: a standby that is promoted cannot finish a backup it began in recovery.
     pub fn check(&self) -> Result<(), Diagnostic> {
         if self.in_recovery && !self.inner.lock().in_recovery { Err(promoted_meanwhile()) } else { Ok(()) }
+    }
+
+    /// Keeps the backup's WAL beyond its end: BASE_BACKUP appends it when the backup has been stopped.
+    pub fn keep_wal(&self) -> KeptWal {
+        self.wal.clone()
     }
 }
 
 impl Drop for RunningBackup {
     fn drop(&mut self) {
         let mut state = self.inner.lock();
-        state.running_backups = state.running_backups.saturating_sub(1);
-        if !self.stopped && !self.in_recovery {
+        // Neither stopped nor ended by a crash: `do_pg_abort_backup`.
+        if state.backups.end(self.number) && !self.in_recovery {
             state.wal.backup_abort();
         }
     }
@@ -63,56 +82,102 @@ fn promoted_meanwhile() -> Diagnostic {
     )
 }
 
+/// What both ways of beginning a backup refuse.
+pub(super) fn check_label(label: &str) -> Result<(), Diagnostic> {
+    if label.len() > MAX_LABEL {
+        let message = format!("backup label too long (max {MAX_LABEL} bytes)");
+        return Err(Diagnostic::error(SqlState::INVALID_PARAMETER_VALUE, message));
+    }
+    Ok(())
+}
+
+impl Inner {
+    /// The checkpoint with which a backup begins on a primary.
+    pub(super) fn begin_on_primary(&self, state: &mut State) -> Beginning {
+        let begun = state.wal.backup_start();
+        self.remove_old_wal(state);
+        Beginning { start: begun.redo, checkpoint: begun.checkpoint, timeline: state.wal.timeline() }
+    }
+
+    /// The content of `backup_label`.
+    pub(super) fn label_text(&self, begun: Beginning, label: &str, method: &str, from: LabelSource) -> String {
+        let label = BackupLabel {
+            start: begun.start,
+            start_file: WalFileName::holding(begun.timeline, begun.start, self.facts.segment_size),
+            checkpoint: begun.checkpoint,
+            method: method.to_owned(),
+            from,
+            start_time: format_start_time(self.epoch),
+            label: label.to_owned(),
+            timeline: Some(begun.timeline),
+            incremental_from: None,
+        };
+        label.to_text(self.facts.version)
+    }
+}
+
 impl Cluster {
     /// Begins a base backup (`do_pg_backup_start`): a WAL switch and a checkpoint on a primary, the latest restartpoint on
     /// a standby. Nothing needs to be written for a checkpoint, so that `fast` and spread ones are the same.
+    ///
+    /// No checkpoint removes the WAL that the backup needs until it has ended. That is a deliberate kindness: a real server
+    /// keeps WAL for slots and for `wal_keep_size` only, and a backup without either can lose its WAL to chance. Here it
+    /// loses it to a fault, or not at all.
     pub fn start_backup(&self, label: &str, _fast: bool) -> Result<RunningBackup, Diagnostic> {
-        if label.len() > MAX_LABEL {
-            let message = format!("backup label too long (max {MAX_LABEL} bytes)");
-            return Err(Diagnostic::error(SqlState::INVALID_PARAMETER_VALUE, message));
-        }
+        check_label(label)?;
         let mut state = self.inner.lock();
         let in_recovery = state.in_recovery;
-        let (start, checkpoint) = if in_recovery {
+        let begun = if in_recovery {
             let restartpoint = state.wal.checkpoint_at();
-            (restartpoint.redo, restartpoint.checkpoint)
+            let (start, checkpoint) = (restartpoint.redo, restartpoint.checkpoint);
+            Beginning { start, checkpoint, timeline: state.wal.timeline() }
         } else {
-            let begun = state.wal.backup_start();
-            self.inner.remove_old_wal(&mut state);
-            (begun.redo, begun.checkpoint)
+            self.inner.begin_on_primary(&mut state)
         };
-        let timeline = state.wal.timeline();
-        state.running_backups += 1;
+        let number = state.backups.begin(begun.start);
         self.inner.publish(&state);
-        let label = BackupLabel {
-            start,
-            start_file: WalFileName::holding(timeline, start, self.segment_size()),
-            checkpoint,
-            method: "streamed".to_owned(),
-            from: if in_recovery { LabelSource::Standby } else { LabelSource::Primary },
-            start_time: format_start_time(self.inner.epoch),
-            label: label.to_owned(),
-            timeline: Some(timeline),
-            incremental_from: None,
-        };
-        let label_text = label.to_text(self.version());
-        let (started_at, inner) = (self.inner.epoch, Arc::clone(&self.inner));
-        Ok(RunningBackup { start, timeline, checkpoint, label_text, started_at, in_recovery, stopped: false, inner })
+        drop(state);
+        let from = if in_recovery { LabelSource::Standby } else { LabelSource::Primary };
+        Ok(RunningBackup {
+            start: begun.start,
+            timeline: begun.timeline,
+            checkpoint: begun.checkpoint,
+            label_text: self.inner.label_text(begun, label, "streamed", from),
+            started_at: self.inner.epoch,
+            in_recovery,
+            number,
+            wal: KeptWal::new(number, Arc::clone(&self.inner)),
+            inner: Arc::clone(&self.inner),
+        })
     }
 
     /// Ends a base backup (`do_pg_backup_stop`): an end-of-backup record and a WAL switch on a primary. On a standby, which
     /// writes nothing, the end is what it has replayed.
-    pub fn stop_backup(&self, mut backup: RunningBackup) -> Result<BackupEnd, Diagnostic> {
+    #[expect(clippy::needless_pass_by_value, reason = "a backup that was stopped is no more")]
+    pub fn stop_backup(&self, backup: RunningBackup) -> Result<BackupEnd, Diagnostic> {
         backup.check()?;
         let mut state = self.inner.lock();
+        if !state.backups.end(backup.number) {
+            // Its server has crashed.
+            let message = "a backup is not in progress";
+            return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+        }
         let end = if backup.in_recovery { state.wal.flush_position() } else { state.wal.backup_end(backup.start) };
-        backup.stopped = true;
         self.inner.publish(&state);
         Ok(BackupEnd { end, timeline: state.wal.timeline() })
     }
 
-    /// How many base backups run.
+    /// How many base backups run, exclusive ones included: while it is not zero, the server forces full pages into WAL
+    /// (`forcePageWrites`).
     pub fn running_backups(&self) -> usize {
-        self.inner.lock().running_backups
+        self.inner.lock().backups.count()
+    }
+
+    /// The content of `tablespace_map`: the links that recovery has to make.
+    pub fn tablespace_map(&self) -> Vec<u8> {
+        let tablespaces = self.tablespaces();
+        let linked = tablespaces.into_iter().filter(|tablespace| !tablespace.in_place);
+        let entries = linked.map(|tablespace| (tablespace.oid, tablespace.location.into_bytes())).collect();
+        TablespaceMap { entries }.to_bytes(self.version())
     }
 }

@@ -12,7 +12,8 @@ use super::{Cluster, Inner, SlotState, State, WalReadError};
 
 impl Inner {
     /// `KeepLogSeg` and `RemoveOldXlogFiles`, as after a checkpoint: WAL before its redo point goes, except what a slot or
-    /// `wal_keep_size` holds back. Running backups hold nothing back. `max_slot_wal_keep_size` limits the slots.
+    /// `wal_keep_size` holds back, `max_slot_wal_keep_size` permitting, and except what a running backup needs (see
+    /// [`Cluster::start_backup`]).
     pub(super) fn remove_old_wal(&self, state: &mut State) {
         let size = self.facts.segment_size;
         let current = size.segment_of(state.wal.flush_position());
@@ -20,6 +21,9 @@ impl Inner {
         if let Some(needed) = state.slots.oldest_restart() {
             let allowed = self.limits.slot_keep.map_or(0, |bytes| current.saturating_sub(bytes / size.bytes()));
             keep = keep.min(size.segment_of(needed).max(allowed));
+        }
+        if let Some(needed) = state.backups.oldest_needed() {
+            keep = keep.min(size.segment_of(needed));
         }
         keep = keep.min(current.saturating_sub(self.limits.keep.div_ceil(size.bytes())));
         self.remove_before(state, keep);

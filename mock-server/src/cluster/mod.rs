@@ -8,10 +8,13 @@
 mod backup;
 mod directory;
 mod entry;
+mod exclusive_backup;
 mod ground_truth;
 mod life;
+mod running_backups;
 mod settings;
 mod slots;
+mod start_up;
 mod synthetic;
 #[cfg(test)]
 mod tests;
@@ -33,6 +36,7 @@ use crate::config::{Config, ConfigError, Role, Source};
 
 use directory::Directory;
 use entry::Origin;
+use running_backups::RunningBackups;
 use settings::Settings;
 use slots::Slots;
 use synthetic::Synthetic;
@@ -40,7 +44,9 @@ use wal::Wal;
 
 pub use backup::{BackupEnd, RunningBackup};
 pub use entry::{Entry, EntryKind};
+pub use exclusive_backup::LabelFiles;
 pub use ground_truth::{Truth, ground_truth};
+pub use running_backups::KeptWal;
 pub use slots::SlotState;
 pub use wal::WalReadError;
 
@@ -117,7 +123,11 @@ struct State {
     wal: Wal,
     slots: Slots,
     in_recovery: bool,
-    running_backups: usize,
+    backups: RunningBackups,
+    /// Of an exclusive backup, in the data directory.
+    label_files: Option<LabelFiles>,
+    /// The same with `.old` behind their names.
+    old_label_files: Option<LabelFiles>,
 }
 
 impl Inner {
@@ -185,7 +195,8 @@ impl Cluster {
         };
         let flushed = watch::Sender::new(wal.flush_position());
         let in_recovery = config.role == Role::Standby;
-        let state = Mutex::new(State { wal, slots, in_recovery, running_backups: 0 });
+        let (backups, label_files, old_label_files) = (RunningBackups::default(), None, None);
+        let state = Mutex::new(State { wal, slots, in_recovery, backups, label_files, old_label_files });
         let slot_freed = Notify::new();
         let inner = Inner { facts, settings, files, control, limits, compression, epoch, state, flushed, slot_freed };
         Ok(Self { inner: Arc::new(inner) })
@@ -256,12 +267,20 @@ impl Cluster {
 
     /// What a base backup sends of a tablespace, or of the base directory, in its order. Without `backup_label`,
     /// `tablespace_map` and `global/pg_control`, which the walsender sends itself; with the links of tablespaces, and
-    /// with the directories of `pg_wal` but no WAL.
+    /// with the directories of `pg_wal` but no WAL. A label that was renamed to `backup_label.old` is a file like any other.
     pub fn entries(&self, oid: Option<u32>) -> io::Result<Entries> {
-        match &self.inner.files {
-            Files::Synthetic { files, .. } => Ok(Box::new(files.entries(oid).map(Ok))),
-            Files::Directory(directory) => directory.entries(oid),
-        }
+        let entries: Entries = match &self.inner.files {
+            Files::Synthetic { files, .. } => Box::new(files.entries(oid).map(Ok)),
+            Files::Directory(directory) => directory.entries(oid)?,
+        };
+        let old = oid.is_none().then(|| self.old_label_files()).flatten();
+        Ok(match old {
+            Some(files) => {
+                let mtime = u64::try_from(self.epoch()).unwrap_or(0);
+                Box::new(entries.chain(files.old_entries(mtime).into_iter().map(Ok)))
+            }
+            None => entries,
+        })
     }
 
     /// Reads the content of an entry from `offset`. Fewer bytes than asked for only at its end.

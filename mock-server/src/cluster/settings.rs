@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backstop_protocol::base_backup::options::compression::CompressionSupport;
 use backstop_protocol::version::ServerVersion;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Source};
 
 use super::Facts;
 
@@ -22,6 +22,7 @@ impl Settings {
             ("archive_mode", "off"),
             ("block_size", "8192"),
             ("client_encoding", "SQL_ASCII"),
+            ("data_directory", &data_directory(&config.source)),
             ("data_checksums", on(facts.checksums)),
             ("DateStyle", "ISO, MDY"),
             ("full_page_writes", "on"),
@@ -112,6 +113,14 @@ impl Settings {
         };
         let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
         bytes.map(Some).ok_or_else(problem)
+    }
+}
+
+/// The path that messages and `SHOW data_directory` name. A synthetic cluster has none and says that of the official images.
+fn data_directory(source: &Source) -> String {
+    match source {
+        Source::Synthetic => "/var/lib/postgresql/data".to_owned(),
+        Source::Directory(root) => root.display().to_string(),
     }
 }
 

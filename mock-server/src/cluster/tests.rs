@@ -355,8 +355,12 @@ fn checkpoints_remove_what_nothing_needs() {
     cluster.grow_wal(3 << 20);
     cluster.confirm_flush("keeps", cluster.flush_position());
     cluster.checkpoint();
-    assert!(cluster.oldest_wal() > backup.start, "a running backup keeps no WAL");
-    let removed = cluster.wal_files(backup.start, cluster.flush_position());
+    assert_eq!(cluster.oldest_wal(), lsn("0/800000"), "the running backup needs it");
+    let start = backup.start;
+    drop(backup);
+    cluster.checkpoint();
+    assert!(cluster.oldest_wal() > start, "nothing needs it any more");
+    let removed = cluster.wal_files(start, cluster.flush_position());
     assert!(
         matches!(removed, Err(WalReadError::Removed(name)) if name == wal_file("000000010000000000000008")),
         "{removed:?}"

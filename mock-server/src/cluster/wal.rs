@@ -176,6 +176,13 @@ impl Wal {
         self.current.backup_abort();
     }
 
+    /// Forgets every running backup, as a crash does.
+    pub(super) fn abort_backups(&mut self) {
+        while self.current.running_backups() > 0 {
+            self.current.backup_abort();
+        }
+    }
+
     /// Ends the current timeline and begins the next with an end-of-recovery record and a checkpoint.
     pub(super) fn promote(&mut self, now: i64) -> TimelineId {
         let parent = self.timeline();

@@ -5,7 +5,6 @@ use std::task::{Context, Waker};
 
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
 use backstop_protocol::base_backup::archive::ArchiveMessage;
-use backstop_protocol::base_backup::tablespace_map::TablespaceMap;
 use backstop_protocol::base_backup::tar::{BLOCK, MemberHeader, MemberKind, padded_size, padding};
 use backstop_protocol::wal_file::WalFileName;
 use bytes::Bytes;
@@ -108,11 +107,7 @@ impl Session {
     }
 
     fn tablespace_map(&self, backup: &Backup) -> Option<Vec<u8>> {
-        backup.options.tablespace_map.then(|| {
-            let linked = backup.tablespaces.iter().filter(|tablespace| !tablespace.in_place);
-            let entries = linked.map(|tablespace| (tablespace.oid, tablespace.location.clone().into_bytes()));
-            TablespaceMap { entries: entries.collect() }.to_bytes(self.version)
-        })
+        backup.options.tablespace_map.then(|| self.shared.cluster.tablespace_map())
     }
 
     /// The beginning of an archive: since 15 a message that names it, before a COPY of its own.

@@ -26,7 +26,7 @@ use self::manifest::ManifestInProgress;
 use super::output::{INT8, OID, TEXT, column, value};
 use super::throttle::Throttle;
 use super::{Session, Stop};
-use crate::cluster::{BackupEnd, RunningBackup, Tablespace};
+use crate::cluster::{BackupEnd, KeptWal, RunningBackup, Tablespace};
 use crate::config::Source;
 use crate::fault::Moment;
 use crate::server::{BackupOutcome, BackupRecord};
@@ -37,6 +37,8 @@ struct Backup {
     options: BaseBackupOptions,
     /// Until it is stopped.
     running: Option<RunningBackup>,
+    /// Appended WAL is read when the backup has been stopped.
+    _wal: KeptWal,
     label_text: String,
     start: Lsn,
     start_timeline: TimelineId,
@@ -84,6 +86,7 @@ impl Session {
             label_text: running.label_text.clone(),
             start: running.start,
             start_timeline: running.timeline,
+            _wal: running.keep_wal(),
             running: Some(running),
             tablespaces,
             manifest: (options.manifest != ManifestOption::No).then(|| {
