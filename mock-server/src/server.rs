@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backstop_protocol::base_backup::options::BaseBackupOptions;
+use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
 use bytes::Bytes;
@@ -40,8 +41,13 @@ pub struct Server {
 pub struct ServerState {
     /// Open connections.
     pub sessions: usize,
-    /// Base backups that have begun and neither ended nor been aborted.
+    /// Base backups that have begun and neither ended nor been aborted, exclusive ones included: the server forces full
+    /// pages into WAL while there are any.
     pub running_backups: usize,
+    /// `backup_label` in the data directory: the exclusive backup's, or what a crash left of it.
+    pub backup_label: Option<String>,
+    /// Why the server did not come up after a crash.
+    pub start_up_failure: Option<Diagnostic>,
     /// Replication slots.
     pub slots: Vec<SlotState>,
     /// The oldest WAL that was not removed.
@@ -170,13 +176,27 @@ impl Server {
     /// What the server still holds.
     pub fn state(&self) -> ServerState {
         let book = self.shared.book();
-        let running = book.backups.iter().filter(|backup| backup.ended == BackupOutcome::Running).count();
         ServerState {
             sessions: book.sessions.len(),
-            running_backups: running + book.held_backups.len(),
+            running_backups: self.shared.cluster.running_backups(),
+            backup_label: self.shared.cluster.label_files().map(|files| files.label),
+            start_up_failure: book.start_up_failure.clone(),
             slots: self.shared.cluster.slots(),
             oldest_wal: self.shared.cluster.oldest_wal(),
             commands: book.commands.clone(),
+        }
+    }
+
+    /// Starts a server that is down after a crash, as an administrator does: `pg_ctl start`. Its data directory may need to
+    /// be [put right](Cluster::remove_label_files) first.
+    ///
+    /// # Errors
+    /// The FATAL with which the start-up ends; the server stays down.
+    pub fn start(&self) -> Result<(), Diagnostic> {
+        let phase = self.shared.life.borrow().phase;
+        match phase {
+            Phase::Recovering | Phase::Failed => self.shared.start_up(),
+            Phase::Running | Phase::Stopping(_) => Ok(()),
         }
     }
 
@@ -205,6 +225,10 @@ impl Server {
         // The sender lives as long as self.
         let _ = live.wait_for(|sessions| *sessions == 0).await;
     }
+}
+
+fn no_exclusive_backups() -> Diagnostic {
+    Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, "this release has no exclusive backups")
 }
 
 /// Sockets belong to a runtime.
@@ -292,6 +316,8 @@ pub(crate) enum Phase {
     Stopping(ShutdownMode),
     /// After a crash, until recovery is done.
     Recovering,
+    /// The start-up after a crash failed: no process is left.
+    Failed,
 }
 
 /// What another session, or the clock, does to a session.
@@ -329,6 +355,7 @@ pub(crate) struct Book {
     pub(crate) commands: Vec<String>,
     counts: Vec<MessageCount>,
     held_backups: Vec<RunningBackup>,
+    start_up_failure: Option<Diagnostic>,
 }
 
 /// A session as others see it.
@@ -505,6 +532,12 @@ impl Shared {
                 self.crash(Phase::Stopping(ShutdownMode::Immediate));
             }
             Action::Shutdown { mode } => {
+                // A smart shutdown waits for the exclusive backup to be stopped; a fast one ends it.
+                if *mode == ShutdownMode::Fast
+                    && let Some(canceled) = self.cluster.cancel_exclusive_backup()
+                {
+                    self.log(&canceled);
+                }
                 self.life.send_modify(|life| life.phase = Phase::Stopping(*mode));
             }
             Action::Crash { restart_after } => {
@@ -529,10 +562,16 @@ impl Shared {
                 let dropped = self.cluster.drop_slot_by_force(slot);
                 failed_unless(dropped.is_some(), slot);
             }
-            Action::StartBackup {} => match self.cluster.start_backup("fault", true) {
-                Ok(backup) => self.book().held_backups.push(backup),
-                Err(error) => failed(&error),
-            },
+            Action::StartBackup { exclusive } => {
+                if let Err(error) = self.start_backup(*exclusive) {
+                    failed(&error);
+                }
+            }
+            Action::StopBackup { exclusive } => {
+                if let Err(error) = self.stop_backup(*exclusive) {
+                    failed(&error);
+                }
+            }
             Action::AbortBackup {} => {
                 let held = std::mem::take(&mut self.book().held_backups);
                 drop(held);
@@ -541,7 +580,58 @@ impl Shared {
         }
     }
 
+    /// `start-backup`.
+    fn start_backup(&self, exclusive: bool) -> Result<(), Diagnostic> {
+        if !exclusive {
+            let backup = self.cluster.start_backup("fault", true)?;
+            self.book().held_backups.push(backup);
+        } else if self.cluster.version().has_exclusive_backup() {
+            self.cluster.start_exclusive_backup("fault", true)?;
+        } else {
+            return Err(no_exclusive_backups());
+        }
+        Ok(())
+    }
+
+    /// `stop-backup`.
+    fn stop_backup(&self, exclusive: bool) -> Result<(), Diagnostic> {
+        if exclusive && !self.cluster.version().has_exclusive_backup() {
+            return Err(no_exclusive_backups());
+        }
+        if exclusive {
+            return self.cluster.stop_exclusive_backup().map(drop);
+        }
+        let oldest = {
+            let mut book = self.book();
+            (!book.held_backups.is_empty()).then(|| book.held_backups.remove(0))
+        };
+        let Some(backup) = oldest else {
+            let message = "backup is not in progress";
+            return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+        };
+        self.cluster.stop_backup(backup).map(drop)
+    }
+
+    /// Notes in the transcript what the server's log says.
+    fn log(&self, diagnostic: &Diagnostic) {
+        let (direction, message) = (Direction::Note, "log");
+        self.record(0, &Said { direction, message, detail: &diagnostic.to_string(), bytes: 0, folds: false });
+    }
+
+    /// Starts up after a crash, or fails to: nobody listens then.
+    fn start_up(&self) -> Result<(), Diagnostic> {
+        let outcome = self.cluster.start_up();
+        if let Err(refusal) = &outcome {
+            self.log(refusal);
+        }
+        self.book().start_up_failure = outcome.as_ref().err().cloned();
+        let phase = if outcome.is_ok() { Phase::Running } else { Phase::Failed };
+        self.life.send_modify(|life| life.phase = phase);
+        outcome
+    }
+
     fn crash(&self, phase: Phase) {
+        self.cluster.crash();
         let held = std::mem::take(&mut self.book().held_backups);
         drop(held);
         self.life.send_modify(|life| *life = Life { phase, crashes: life.crashes.saturating_add(1) });
@@ -552,7 +642,8 @@ impl Shared {
         let restart = async move {
             tokio::time::sleep(after).await;
             if let Some(shared) = shared.upgrade() {
-                shared.life.send_modify(|life| life.phase = Phase::Running);
+                // Why it stays down is in the log.
+                let _ = shared.start_up();
             }
         };
         let task = tokio::spawn(restart).abort_handle();

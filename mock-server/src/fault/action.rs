@@ -116,8 +116,19 @@ pub enum Action {
         slot: String,
     },
     /// `pg_backup_start()` in a session of its own.
-    StartBackup {},
-    /// The sessions of `start-backup` go away without `pg_backup_stop()`.
+    StartBackup {
+        /// `pg_start_backup(…, exclusive => true)` instead, up to 14: the backup belongs to no session and leaves its label
+        /// in the data directory.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        exclusive: bool,
+    },
+    /// `pg_backup_stop()` in the session of the oldest `start-backup` that runs.
+    StopBackup {
+        /// `pg_stop_backup()` of the exclusive backup instead, whoever began it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        exclusive: bool,
+    },
+    /// The sessions of `start-backup` go away without `pg_backup_stop()`. An exclusive backup goes on.
     AbortBackup {},
 
     // In the archive: a broken or hostile server.
@@ -189,7 +200,8 @@ impl Action {
             Self::RecycleWal { .. } => "recycle-wal",
             Self::SwitchWal {} => "switch-wal",
             Self::DropSlot { .. } => "drop-slot",
-            Self::StartBackup {} => "start-backup",
+            Self::StartBackup { .. } => "start-backup",
+            Self::StopBackup { .. } => "stop-backup",
             Self::AbortBackup {} => "abort-backup",
             Self::RenameMember { .. } => "rename-member",
             Self::RetypeMember { .. } => "retype-member",

@@ -22,7 +22,8 @@ impl Fault {
             | Action::RecycleWal { .. }
             | Action::SwitchWal {}
             | Action::DropSlot { .. }
-            | Action::StartBackup {}
+            | Action::StartBackup { .. }
+            | Action::StopBackup { .. }
             | Action::AbortBackup {} => None,
             Action::Delay { .. }
             | Action::Stall { .. }

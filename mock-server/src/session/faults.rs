@@ -85,7 +85,8 @@ impl Session {
                 | Action::RecycleWal { .. }
                 | Action::SwitchWal {}
                 | Action::DropSlot { .. }
-                | Action::StartBackup {}
+                | Action::StartBackup { .. }
+                | Action::StopBackup { .. }
                 | Action::AbortBackup {} => {
                     self.shared.act(&action);
                     // This session may be among those that are told to end: they end before they say more.

@@ -27,6 +27,9 @@ enum Replication {
 impl Session {
     /// Everything up to and with the first ReadyForQuery. An error here ends the session.
     pub(super) async fn start_up(&mut self) -> Result<(), Stop> {
+        if self.shared.life.borrow().phase == Phase::Failed {
+            return Err(Ending::Reset.into());
+        }
         // Faults may stretch the start-up at will: only waiting for the client is limited.
         self.at(Moment::Connect).await?;
         let startup = match tokio::time::timeout(TIMEOUT, self.read_startup()).await {
@@ -177,6 +180,8 @@ impl Session {
             Phase::Running => return Ok(()),
             Phase::Stopping(_) => "the database system is shutting down",
             Phase::Recovering => "the database system is in recovery mode",
+            // Who came before the start-up failed.
+            Phase::Failed => return Err(Ending::Reset.into()),
         };
         Err(Diagnostic::error(SqlState::CANNOT_CONNECT_NOW, message).into())
     }

@@ -198,6 +198,8 @@ async fn wal_and_slots_and_backups_change_on_command() {
         fault(r#"{"command": {"starts-with": "IDENTIFY", "nth": 3}}"#, r#"{"drop-slot": {"slot": "s1"}}"#),
         fault(r#"{"command": {"starts-with": "IDENTIFY", "nth": 4}}"#, r#"{"start-backup": {}}"#),
         fault(r#"{"command": {"starts-with": "IDENTIFY", "nth": 5}}"#, r#"{"abort-backup": {}}"#),
+        fault(r#"{"command": {"starts-with": "IDENTIFY", "nth": 6}}"#, r#"{"start-backup": {}}"#),
+        fault(r#"{"command": {"starts-with": "IDENTIFY", "nth": 7}}"#, r#"{"stop-backup": {}}"#),
     ];
     let server = server(ServerVersion::V18, faults);
     let mut client = Client::start(&server, "test").await;
@@ -214,5 +216,62 @@ async fn wal_and_slots_and_backups_change_on_command() {
     assert_eq!(server.state().running_backups, 1);
     client.query("IDENTIFY_SYSTEM").await;
     assert_eq!(server.state().running_backups, 0);
-    assert_eq!(server.fired().len(), 4);
+    client.query("IDENTIFY_SYSTEM").await;
+    let (running, before) = (server.state().running_backups, server.cluster().flush_position());
+    client.query("IDENTIFY_SYSTEM").await;
+    assert_eq!((running, server.state().running_backups), (1, 0));
+    assert!(server.cluster().flush_position() > before, "an end-of-backup record and a switch");
+    assert_eq!(server.fired().len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exclusive_backup_keeps_a_crashed_server_down() {
+    let faults = vec![
+        fault(r#"{"command": {"nth": 1}}"#, r#"{"start-backup": {"exclusive": true}}"#),
+        fault(r#"{"command": {"nth": 2}}"#, r#"{"recycle-wal": {"through": "000000010000000000000002"}}"#),
+        fault(r#"{"command": {"nth": 3}}"#, r#"{"crash": {"restart-after": "5s"}}"#),
+    ];
+    let server = server(ServerVersion::V14, faults);
+    let mut client = Client::start(&server, "test").await;
+    client.query("IDENTIFY_SYSTEM").await;
+    let state = server.state();
+    assert_eq!(state.running_backups, 1);
+    assert!(state.backup_label.is_some_and(|label| label.contains("BACKUP METHOD: pg_start_backup\n")));
+    client.query("IDENTIFY_SYSTEM").await;
+    let (_, end) = client.query("IDENTIFY_SYSTEM").await;
+    assert!(matches!(end, End::Closed(_)), "{end:?}");
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+
+    let state = server.state();
+    assert_eq!(state.running_backups, 0);
+    assert!(
+        state.start_up_failure.is_some_and(|failure| failure.message == "could not locate required checkpoint record")
+    );
+    let mut refused = Client::connect(&server);
+    refused.start_up("nobody listens").await;
+    assert_eq!(refused.read().await, (Vec::new(), End::Reset));
+    assert!(server.start().is_err(), "not by trying again");
+    assert!(server.cluster().remove_label_files());
+    server.start().expect("without the label");
+    assert_eq!(server.state().start_up_failure, None);
+    let mut client = Client::start(&server, "later").await;
+    assert_eq!(client.query("IDENTIFY_SYSTEM").await.1, End::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fast_shutdown_cancels_an_exclusive_backup() {
+    let faults = vec![
+        fault(r#"{"command": {"nth": 1}}"#, r#"{"start-backup": {"exclusive": true}}"#),
+        fault(r#"{"command": {"nth": 2}}"#, r#"{"shutdown": {"mode": "fast"}}"#),
+    ];
+    let server = server(ServerVersion::V14, faults);
+    let mut client = Client::start(&server, "test").await;
+    client.query("IDENTIFY_SYSTEM").await;
+    client.query("IDENTIFY_SYSTEM").await;
+    assert_eq!((server.state().running_backups, server.state().backup_label), (0, None));
+    let logged: Vec<_> = server.transcript().into_iter().filter(|event| event.message == "log").collect();
+    insta::assert_snapshot!(logged[0].detail, @r#"
+    LOG:  online backup mode canceled
+    DETAIL:  Files "backup_label" and "tablespace_map" were renamed to "backup_label.old" and "tablespace_map.old", respectively.
+    "#);
 }
