@@ -219,6 +219,12 @@ impl Server {
         counts
     }
 
+    /// Does now what a fault could do to the server: shutdown, crash, promotion, and so on. Actions that are about a message
+    /// or an archive do nothing.
+    pub fn act(&self, action: &Action) {
+        self.shared.act(action);
+    }
+
     /// Resolves when no session is left.
     pub async fn idle(&self) {
         let mut live = self.shared.live.subscribe();

@@ -1,0 +1,90 @@
+//! The mock against recordings of real servers, 12 to 18: the client's half of each session is replayed, the server's half is
+//! compared message by message.
+//!
+//! There is a test for each group of recordings; its snapshot has a line for each release: how many sessions are equal, which
+//! differ, which are out of scope. A change that makes more sessions equal updates it with
+//! `INSTA_UPDATE=always cargo test -p backstop-mock --test recordings`. What differs is told with `-- --nocapture`:
+//!
+//! * `cargo test -p backstop-mock --test recordings slots -- --nocapture` for a group,
+//! * `BACKSTOP_RECORDING=v15/slots` (or `v15`, or the name of a session) for the recordings whose name contains it; snapshots
+//!   are not compared then.
+
+mod archive;
+mod compare;
+mod message;
+mod peer;
+mod recording;
+mod replay;
+mod stage;
+
+use std::fmt::Write;
+
+use backstop_protocol::version::ServerVersion;
+
+/// The releases of which there are recordings.
+const RELEASES: [ServerVersion; 7] = [
+    ServerVersion::V12,
+    ServerVersion::V13,
+    ServerVersion::V14,
+    ServerVersion::V15,
+    ServerVersion::V16,
+    ServerVersion::V17,
+    ServerVersion::V18,
+];
+
+/// Replays a group of every release; the table.
+fn table(group: &str) -> String {
+    let wanted = std::env::var("BACKSTOP_RECORDING").unwrap_or_default();
+    let mut table = String::new();
+    for version in RELEASES {
+        let (mut equal, mut differing, mut beyond) = (0, Vec::new(), Vec::new());
+        for session in recording::load(version).iter().filter(|session| session.group == group) {
+            let name = format!("v{version}/{group}/{}", session.name);
+            if !name.contains(&wanted) {
+                continue;
+            }
+            if stage::out_of_scope(session).is_some() {
+                beyond.push(session.name.clone());
+                continue;
+            }
+            // Each in a runtime of its own, so that what one server left behind is not the next one's.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            let outcome = runtime.expect("a runtime").block_on(replay::replay(session, version));
+            match outcome {
+                Ok(()) => equal += 1,
+                Err(problem) => {
+                    println!("{name}: {problem}\n");
+                    differing.push(session.name.clone());
+                }
+            }
+        }
+        let list = |names: &[String]| {
+            if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            table,
+            "{version}  {equal} equal, {} differing, {} out of scope{}{}",
+            differing.len(),
+            beyond.len(),
+            list(&differing),
+            if beyond.is_empty() { String::new() } else { format!(" (out of scope{})", list(&beyond)) },
+        );
+    }
+    println!("{group}\n{table}");
+    table
+}
+
+macro_rules! groups {
+    ($($group:ident)*) => {
+        $(#[test]
+        fn $group() {
+            let table = table(stringify!($group));
+            if std::env::var_os("BACKSTOP_RECORDING").is_none() {
+                insta::assert_snapshot!(table);
+            }
+        })*
+    };
+}
+
+groups! { startup identify slots basebackup basebackup_errors stream incremental shutdown checksum standby timeline logical }

@@ -1,0 +1,167 @@
+//! What a server had to be, and what befell it, for a recorded session: notes say a part of it, the script that recorded did
+//! the rest.
+
+use backstop_mock::Server;
+use backstop_mock::config::{Auth, Config, Role, TablespaceConfig};
+use backstop_mock::fault::{Action, ShutdownMode};
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::version::ServerVersion;
+
+use crate::compare::SEGMENT;
+use crate::recording::{Event, Session};
+
+/// The moment of a deed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Before the connection is opened.
+    First,
+    /// The session is ready for its first command.
+    Started,
+    /// A note begins with these words.
+    Note(&'static str),
+    /// The client is about to send this command for the nth time, from 1.
+    Before(&'static str, usize),
+    /// So many CopyData messages have come.
+    Copied(u64),
+    /// A message of this type has come.
+    After(u8),
+}
+
+/// Something that is done outside the connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Deed {
+    /// What a fault could do.
+    Act(Action),
+    /// WAL is written, about so many bytes.
+    Grow(u64),
+    /// Four segments of WAL are written, each with a checkpoint.
+    FourSegments,
+    /// Other walsenders connect and stay.
+    Crowd(usize),
+    /// Another walsender streams from a slot.
+    Stream(&'static str),
+    /// The other walsenders hang up.
+    Leave,
+    /// A CancelRequest with the session's key.
+    Cancel,
+}
+
+/// A server and what befalls it.
+pub(crate) struct Stage {
+    pub(crate) server: Server,
+    pub(crate) deeds: Vec<(When, Deed)>,
+    /// The role that connects where the start-up was not recorded.
+    pub(crate) user: &'static str,
+    pub(crate) password: &'static str,
+}
+
+/// Sets the stage for a session.
+pub(crate) fn set(session: &Session, version: ServerVersion) -> Result<Stage, String> {
+    let mut config = config(session, version);
+    let wanted = wal_start(session);
+    let mut server = Err("no position".to_owned());
+    // Not at every byte can a record begin.
+    for start in [Some(wanted), Some(wanted.next_multiple_of(8)), Some(wanted / SEGMENT * SEGMENT + 0x28), None] {
+        config.wal_start = start.map(Lsn);
+        server = Server::new(config.clone()).map_err(|error| error.to_string());
+        if server.is_ok() {
+            break;
+        }
+    }
+    let server = server?;
+    if session.group == "timeline" {
+        server.cluster().promote().map_err(|refusal| refusal.to_string())?;
+    }
+    let superuser = session.database || session.name == "target-server";
+    Ok(Stage {
+        server,
+        deeds: deeds(session, version),
+        user: if superuser { "postgres" } else { "repl" },
+        password: if session.name.ends_with("-wrong") { "wrong" } else { "secret" },
+    })
+}
+
+/// Where the WAL of the server stood.
+fn wal_start(session: &Session) -> u64 {
+    let first = session.first_lsn().unwrap_or(3 * SEGMENT + 0x28);
+    let backup = session.events.iter().find_map(|event| match event {
+        Event::Front(front) => front.sql.clone(),
+        _ => None,
+    });
+    let backup = backup.is_some_and(|command| command.starts_with("BASE_BACKUP"));
+    // A backup of a primary begins a segment.
+    if backup && first % SEGMENT == 0x28 && session.group != "standby" { first - SEGMENT / 2 } else { first }
+}
+
+fn config(session: &Session, version: ServerVersion) -> Config {
+    let mut config = Config {
+        version,
+        size: 2 << 20,
+        tablespaces: vec![TablespaceConfig { oid: 16391, location: "/srv/cap/pg/ts1".to_owned(), size: 64 << 10 }],
+        max_wal_senders: 5,
+        seed: 1,
+        ..Config::default()
+    };
+    let mut set = |name: &str, value: &str| drop(config.settings.insert(name.to_owned(), value.to_owned()));
+    set("max_replication_slots", "4");
+    match session.name.as_str() {
+        "archiving" => set("archive_mode", "on"),
+        "stream-wal-sender-timeout" => set("wal_sender_timeout", "1s"),
+        _ => {}
+    }
+    config.auth = match session.name.as_str() {
+        "auth-cleartext" => Auth::Password,
+        "auth-md5" | "auth-md5-wrong" => Auth::Md5,
+        "auth-scram" | "auth-scram-wrong" => Auth::ScramSha256,
+        _ => Auth::Trust,
+    };
+    if session.group == "standby" || session.group == "timeline" {
+        config.role = Role::Standby;
+    }
+    config
+}
+
+fn deeds(session: &Session, _version: ServerVersion) -> Vec<(When, Deed)> {
+    let shutdown = |mode| Deed::Act(Action::Shutdown { mode });
+    let crash = || Deed::Act(Action::Crash { restart_after: None });
+    // A backup was under way, a connection idle, or WAL streaming.
+    let moment = match session.name.rsplit('-').next() {
+        Some("backup") => When::Copied(20),
+        Some("stream") => When::After(b'W'),
+        _ => When::Started,
+    };
+    let terminate = || Deed::Act(Action::Terminate { client: Some("capture".to_owned()) });
+    match session.name.as_str() {
+        "too-many" => vec![(When::First, Deed::Crowd(5))],
+        "slots" => vec![
+            (When::Note("a second walsender now streams"), Deed::Stream("s1")),
+            (When::Before("READ_REPLICATION_SLOT s1", 3), Deed::Leave),
+            (When::Before("DROP_REPLICATION_SLOT s1", 2), Deed::Leave),
+        ],
+        "cancel" => vec![(When::Note("CancelRequest"), Deed::Cancel)],
+        "terminate" => vec![(When::Note("pg_terminate_backend"), terminate())],
+        "stream-terminate" => vec![(When::After(b'W'), terminate())],
+        "stream" => vec![
+            (When::Note("SQL activity"), Deed::Grow(100_000)),
+            (When::Note("pg_switch_wal"), Deed::Act(Action::SwitchWal {})),
+        ],
+        "stream-slot" => vec![(When::Note("max_slot_wal_keep_size"), Deed::FourSegments)],
+        "stream-removed" => vec![(When::First, Deed::FourSegments)],
+        "promoted-during-backup" => vec![(When::Note("pg_ctl promote"), Deed::Act(Action::Promote {}))],
+        "stream-across-promotion" => vec![(When::After(b'W'), Deed::Act(Action::Promote {}))],
+        "shutting-down-connect" => vec![(When::First, shutdown(ShutdownMode::Fast))],
+        name if name.starts_with("fast-shutdown") => vec![(moment, shutdown(ShutdownMode::Fast))],
+        name if name.starts_with("immediate-shutdown") => vec![(moment, shutdown(ShutdownMode::Immediate))],
+        name if name.starts_with("crash") => vec![(moment, crash())],
+        name if name.starts_with("after-crash") || name.starts_with("starting-up") => vec![(When::First, crash())],
+        _ => Vec::new(),
+    }
+}
+
+/// Why a session is not replayed.
+pub(crate) fn out_of_scope(session: &Session) -> Option<&'static str> {
+    match session.name.as_str() {
+        "logical" => Some("it streams what an output plugin decodes from the changes of tables"),
+        _ => None,
+    }
+}
