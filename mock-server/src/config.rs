@@ -30,7 +30,8 @@ pub struct Config {
     pub auth: Auth,
     /// Settings as in `postgresql.conf`, by name. Those that the server acts on: `max_replication_slots`,
     /// `wal_keep_size`, `max_slot_wal_keep_size`, `max_wal_size`; the others are only shown. `backstop.compression` lists
-    /// with what the server was built to compress archives (`gzip, lz4, zstd` if there is none).
+    /// with what the server was built to compress archives (`gzip, lz4, zstd` if there is none), and
+    /// `backstop.pg_write_server_files` which roles beside `postgres` may store backups on the server.
     pub settings: BTreeMap<String, String>,
     /// Where the files come from.
     pub source: Source,
@@ -42,6 +43,10 @@ pub struct Config {
     pub wal_start: Option<Lsn>,
     /// How fast WAL grows, in bytes a second; 0: not by itself.
     pub wal_rate: u64,
+    /// The directory of this machine that is `/` for backups with TARGET 'server': nothing is written outside of it. Without
+    /// it nothing is written at all; [names, sizes and checksums](crate::cluster::Cluster::stored_files) are known either
+    /// way.
+    pub server_root: Option<PathBuf>,
     /// What goes wrong, and where.
     pub faults: Vec<crate::fault::Fault>,
     /// Decides contents, times and the system identifier.
@@ -64,6 +69,7 @@ impl Default for Config {
             tablespaces: Vec::new(),
             wal_start: None,
             wal_rate: 0,
+            server_root: None,
             faults: Vec::new(),
             seed: 0,
         }

@@ -61,15 +61,24 @@ impl Client {
 
     /// Connects and starts up as `name`.
     pub(crate) async fn start(server: &Server, name: &str) -> Self {
+        Self::start_as(server, "repl", name).await
+    }
+
+    /// The same with a role of its own.
+    pub(crate) async fn start_as(server: &Server, user: &str, name: &str) -> Self {
         let mut client = Self::connect(server);
-        client.start_up(name).await;
+        client.start_up_as(user, name).await;
         let (_, end) = client.read().await;
         assert_eq!(end, End::Ready);
         client
     }
 
     pub(crate) async fn start_up(&mut self, name: &str) {
-        let parameters = [("user", "repl"), ("replication", "true"), ("application_name", name)];
+        self.start_up_as("repl", name).await;
+    }
+
+    async fn start_up_as(&mut self, user: &str, name: &str) {
+        let parameters = [("user", user), ("replication", "true"), ("application_name", name)];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         self.packet(&StartupPacket::Startup(Startup { major: 3, minor: 0, parameters })).await;
     }

@@ -81,6 +81,7 @@ pub fn config(case: &Case, seed: u64, outside: &Path) -> Result<Config, String> 
         wal_rate: scenario.cluster.wal_rate.0,
         seed,
         faults: scenario.faults.iter().cloned().map(|fault| lead(fault, outside)).collect(),
+        ..Config::default()
     })
 }
 

@@ -12,6 +12,7 @@ mod exclusive_backup;
 mod ground_truth;
 mod life;
 mod running_backups;
+mod server_files;
 mod settings;
 mod slots;
 mod start_up;
@@ -47,6 +48,8 @@ pub use entry::{Entry, EntryKind};
 pub use exclusive_backup::LabelFiles;
 pub use ground_truth::{Truth, ground_truth};
 pub use running_backups::KeptWal;
+pub use server_files::StoredFile;
+pub(crate) use server_files::{ServerFile, ServerFiles, file_access};
 pub use slots::SlotState;
 pub use wal::WalReadError;
 
@@ -81,6 +84,8 @@ struct Inner {
     limits: Limits,
     /// What the server was built with.
     compression: CompressionSupport,
+    /// What backups with TARGET 'server' write.
+    server_files: Arc<ServerFiles>,
     /// Unix seconds.
     epoch: i64,
     state: Mutex<State>,
@@ -116,6 +121,15 @@ struct Limits {
 enum Files {
     Synthetic { files: Arc<Synthetic>, tablespaces: Vec<Tablespace> },
     Directory(Directory),
+}
+
+impl Files {
+    fn tablespaces(&self) -> &[Tablespace] {
+        match self {
+            Self::Synthetic { tablespaces, .. } => tablespaces,
+            Self::Directory(directory) => directory.tablespaces(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -182,6 +196,7 @@ impl Cluster {
         control.time = epoch;
         let settings = Settings::new(config, &facts);
         let compression = settings.compression(facts.version)?;
+        let server_files = Arc::new(ServerFiles::new(config.server_root.clone(), files.tablespaces(), facts.version));
         let slots = Slots::new(facts.version, settings.count("max_replication_slots", 10)?);
         let kept_segments = settings.count("wal_keep_segments", 0)?;
         let kept_segments = u64::try_from(kept_segments).unwrap_or(u64::MAX).saturating_mul(facts.segment_size.bytes());
@@ -198,7 +213,19 @@ impl Cluster {
         let (backups, label_files, old_label_files) = (RunningBackups::default(), None, None);
         let state = Mutex::new(State { wal, slots, in_recovery, backups, label_files, old_label_files });
         let slot_freed = Notify::new();
-        let inner = Inner { facts, settings, files, control, limits, compression, epoch, state, flushed, slot_freed };
+        let inner = Inner {
+            facts,
+            settings,
+            files,
+            control,
+            limits,
+            compression,
+            server_files,
+            epoch,
+            state,
+            flushed,
+            slot_freed,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -238,6 +265,16 @@ impl Cluster {
         self.inner.compression
     }
 
+    /// What backups with TARGET 'server' have left on the server, by path.
+    pub fn stored_files(&self) -> Vec<StoredFile> {
+        self.inner.server_files.stored()
+    }
+
+    /// Where backups with TARGET 'server' write.
+    pub(crate) fn server_files(&self) -> &Arc<ServerFiles> {
+        &self.inner.server_files
+    }
+
     /// The canonical name and the value of a setting.
     pub fn show(&self, name: &str) -> Option<(String, String)> {
         let version = self.version();
@@ -250,10 +287,7 @@ impl Cluster {
 
     /// The tablespaces without the base directory, by ascending OID.
     pub fn tablespaces(&self) -> Vec<Tablespace> {
-        match &self.inner.files {
-            Files::Synthetic { tablespaces, .. } => tablespaces.clone(),
-            Files::Directory(directory) => directory.tablespaces().to_vec(),
-        }
+        self.inner.files.tablespaces().to_vec()
     }
 
     /// Bytes of the files of a tablespace, or of the base directory: what PROGRESS estimates from. What cannot be read

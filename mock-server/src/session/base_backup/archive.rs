@@ -16,7 +16,7 @@ use super::compress::Compressor;
 use super::data::{Flow, not_compressed};
 use super::manifest::ManifestInProgress;
 use super::{Backup, Session, Stop};
-use crate::cluster::{BackupEnd, Entry, EntryKind, Tablespace};
+use crate::cluster::{BackupEnd, Entry, EntryKind, Tablespace, file_access};
 use crate::fault::{Action, MemberType, Moment, header};
 
 /// The uid and gid of the operating system's user that the server runs as.
@@ -144,6 +144,9 @@ impl Session {
         backup.flow.compressor = Compressor::new(compression).map_err(|error| not_compressed(&error))?;
         backup.flow.name = format!("{name}{}", compression.algorithm.suffix());
         let name = backup.flow.name.clone();
+        if let Some(store) = &mut backup.store {
+            store.begin_archive(&name)?;
+        }
         if self.version.has_archive_stream() {
             let message = ArchiveMessage::NewArchive {
                 name: Bytes::copy_from_slice(name.as_bytes()),
@@ -183,6 +186,9 @@ impl Session {
         // Faults at the very end of the archive.
         self.data(backup, &[], "end of archive").await?;
         self.end_compression(backup).await?;
+        if let Some(store) = &mut backup.store {
+            store.end_archive();
+        }
         if self.version.has_archive_stream() {
             self.progress(backup).await?;
         } else {
@@ -467,10 +473,5 @@ fn trimmed(name: &[u8]) -> &[u8] {
 
 /// What a server says of a file that it cannot read.
 fn unreadable(name: &str, error: &std::io::Error) -> Diagnostic {
-    let code = match error.kind() {
-        std::io::ErrorKind::NotFound => SqlState::UNDEFINED_FILE,
-        std::io::ErrorKind::PermissionDenied => SqlState::INSUFFICIENT_PRIVILEGE,
-        _ => SqlState::IO_ERROR,
-    };
-    Diagnostic::error(code, format!("could not read file \"./{name}\": {error}"))
+    file_access(&format!("could not read file \"./{name}\""), error)
 }

@@ -146,6 +146,9 @@ impl Session {
         if self.version.has_archive_stream() {
             self.throttle(backup, bytes.len()).await?;
         }
+        if let Some(store) = &mut backup.store {
+            store.write(bytes)?;
+        }
         if backup.to_client() {
             for piece in bytes.chunks(self.piece.unwrap_or(usize::MAX).max(1)) {
                 self.send_data(self.data_head(), piece, what).await?;

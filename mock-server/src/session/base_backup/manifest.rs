@@ -71,10 +71,16 @@ impl Session {
         } else if !edits.dropped {
             self.emit(Moment::CopyBegin, vec![BackendMessage::CopyOutResponse]).await?;
         }
+        if let Some(store) = &mut backup.store {
+            store.begin_manifest()?;
+        }
         for piece in text.chunks(self.version.manifest_piece()) {
             self.data(backup, piece, "manifest").await?;
         }
         self.data(backup, &[], "manifest").await?;
+        if let Some(store) = &mut backup.store {
+            store.end_manifest()?;
+        }
         if !one_copy {
             self.emit(Moment::CopyDone, vec![BackendMessage::CopyDone]).await?;
         }

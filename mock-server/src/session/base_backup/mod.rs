@@ -3,13 +3,14 @@
 //! The order of things is that of `perform_base_backup`, in both generations of the protocol: since 15 one COPY whose messages
 //! say which archive they belong to, before one COPY for each archive. Here is the frame: positions, the list, notices, the end.
 //! `archive` sends archives and their members, `data` sends bytes and is where faults strike them, `compress` stands between
-//! the two since 15, `manifest` writes the manifest while files are sent.
+//! the two since 15, `store` takes the bytes with TARGET 'server', `manifest` writes the manifest while files are sent.
 
 mod archive;
 mod checksums;
 mod compress;
 mod data;
 mod manifest;
+mod store;
 
 use backstop_protocol::backend::{BackendMessage, Column, Diagnostic, SqlState};
 use backstop_protocol::base_backup::archive::ArchiveMessage;
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 
 use self::data::Flow;
 use self::manifest::ManifestInProgress;
+use self::store::Store;
 use super::output::{INT8, OID, TEXT, column, value};
 use super::throttle::Throttle;
 use super::{Session, Stop};
@@ -45,6 +47,8 @@ struct Backup {
     tablespaces: Vec<Tablespace>,
     manifest: Option<ManifestInProgress>,
     throttle: Option<Throttle>,
+    /// With TARGET 'server'.
+    store: Option<Store>,
     /// Bytes of all archives so far.
     done: u64,
     /// When the client was told last, and how much when that was last considered.
@@ -65,9 +69,9 @@ impl Session {
     pub(super) async fn base_backup(&mut self, options: &[CommandOption]) -> Result<(), Stop> {
         let wal_summaries = self.shared.cluster.show("summarize_wal").is_some_and(|(_, value)| value == "on");
         let built_with = self.shared.cluster.compression();
-        // No role may write files of the server.
         let facts = ServerFacts {
             wal_summaries,
+            writes_server_files: self.writes_server_files(),
             gzip: built_with.gzip,
             lz4: built_with.lz4,
             zstd: built_with.zstd,
@@ -78,6 +82,10 @@ impl Session {
             let message = "must UPLOAD_MANIFEST before performing an incremental BASE_BACKUP";
             return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
         }
+        let store = match &options.target {
+            Target::Server(directory) => Some(Store::new(self.shared.cluster.server_files(), directory)?),
+            Target::Client | Target::Blackhole => None,
+        };
         let running = self.shared.cluster.start_backup(&options.label, options.fast_checkpoint)?;
         self.backup_runs = true;
         let tablespaces = self.shared.cluster.tablespaces();
@@ -94,6 +102,7 @@ impl Session {
                 let system_identifier = self.shared.cluster.system_identifier();
                 ManifestInProgress::new(self.version, system_identifier, options.manifest_checksums, force_encode)
             }),
+            store,
             throttle: options.max_rate.map(|rate| Throttle::new(u64::from(rate) * 1024)),
             done: 0,
             last_progress: Instant::now(),
@@ -137,6 +146,14 @@ impl Session {
             return Err(Diagnostic::error(SqlState::DATA_CORRUPTED, message).into());
         }
         Ok(())
+    }
+
+    /// Whether the role has the privileges of `pg_write_server_files`: the superuser `postgres` has, and those that the
+    /// setting `backstop.pg_write_server_files` lists.
+    fn writes_server_files(&self) -> bool {
+        let listed = self.shared.config.settings.get("backstop.pg_write_server_files");
+        let mut roles = listed.map_or("", String::as_str).split(',').map(str::trim).chain(["postgres"]);
+        roles.any(|role| role == self.user)
     }
 
     fn has_pages_to_verify(&self) -> bool {

@@ -6,3 +6,4 @@ mod compression;
 mod hostile;
 mod start_up;
 mod streaming;
+mod targets;
