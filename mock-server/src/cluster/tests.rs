@@ -508,6 +508,29 @@ async fn wal_grows_at_its_rate() {
     super::tests::cluster(|_| ()).run_wal().await;
 }
 
+/// A gigabyte a second for a quarter of an hour, with backups and promotions on the way.
+#[tokio::test(start_paused = true)]
+async fn endless_wal_takes_no_memory() {
+    let cluster = cluster(|config| {
+        config.wal_rate = 1 << 30;
+        config.role = Role::Standby;
+    });
+    let mut longest = 0;
+    for minute in 0..15 {
+        let growing = cluster.run_wal();
+        assert!(tokio::time::timeout(Duration::from_secs(60), growing).await.is_err(), "it never ends");
+        if minute == 5 {
+            cluster.promote().expect("a standby");
+        }
+        let backup = cluster.start_backup("x", true).expect("a backup");
+        cluster.stop_backup(backup).expect("its end");
+        longest = longest.max(cluster.inner.lock().wal.plan_len());
+    }
+    assert!(cluster.flush_position() > Lsn(900 << 30));
+    assert!(longest <= 32, "{longest} entries");
+    assert_wal_is_valid(&cluster, cluster.oldest_wal());
+}
+
 #[tokio::test(start_paused = true)]
 async fn fast_wal_is_recycled_by_checkpoints() {
     let cluster = cluster(|config| {

@@ -199,11 +199,25 @@ impl Wal {
         child
     }
 
-    /// Removes the segments before number `segment`, and says whether there were any.
+    /// Removes the segments before number `segment`, and says whether there were any. The logs forget what lay in them.
     pub(super) fn remove_before(&mut self, segment: u64) -> bool {
-        let grows = segment > self.oldest_segment;
-        self.oldest_segment = self.oldest_segment.max(segment);
-        grows
+        if segment <= self.oldest_segment {
+            return false;
+        }
+        self.oldest_segment = segment;
+        let oldest = self.oldest();
+        self.current.forget_before(oldest);
+        self.ended.retain(|log| log.insert_position() > oldest);
+        for log in &mut self.ended {
+            log.forget_before(oldest);
+        }
+        true
+    }
+
+    /// Entries in the plans of all logs: what memory is proportional to.
+    #[cfg(test)]
+    pub(super) fn plan_len(&self) -> usize {
+        self.ended.iter().chain([&self.current]).map(WalLog::plan_len).sum()
     }
 
     /// The name under which segment number `segment` was written: that of the newest timeline that has a part of it.

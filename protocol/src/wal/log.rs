@@ -3,7 +3,8 @@
 //! A server's WAL of any length can be read at any position: page headers, record headers, CRCs and contents are made when
 //! they are asked for. The plan holds one entry for each record that means something and one for each run of filler,
 //! however long: filler records (NOOP, which replay skips) all take the same room, so that the one at any position follows
-//! from arithmetic. Equal calls give equal bytes.
+//! from arithmetic. Equal calls give equal bytes. What a server removes, the log [forgets](WalLog::forget_before), so that
+//! its plan stays as small as `pg_wal` however far the log goes.
 //!
 //! ```
 //! use backstop_protocol::{lsn::Lsn, timeline::TimelineId, version::ServerVersion, wal_file::WalSegmentSize};
@@ -31,6 +32,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::lsn::Lsn;
@@ -149,12 +151,12 @@ pub struct WalLog {
     /// The last record.
     prev: Lsn,
     /// In order, without gaps.
-    entries: Vec<Entry>,
+    entries: VecDeque<Entry>,
     /// Counters that checkpoints repeat.
     checkpoint: CheckPoint,
     running_backups: u32,
     /// From which usable byte on pages say whether a backup is running: true if none is.
-    removable: Vec<(u64, bool)>,
+    removable: VecDeque<(u64, bool)>,
 }
 
 impl WalLog {
@@ -172,10 +174,10 @@ impl WalLog {
             first: layout.end(end),
             end,
             prev: config.prev,
-            entries: Vec::new(),
+            entries: VecDeque::new(),
             checkpoint: CheckPoint::initial(version, timeline),
             running_backups: 0,
-            removable: Vec::new(),
+            removable: VecDeque::new(),
         })
     }
 
@@ -187,13 +189,41 @@ impl WalLog {
         let checkpoint = CheckPoint { timeline, previous_timeline: self.config.timeline, ..self.checkpoint };
         Self {
             config,
+            layout: self.layout,
             first: self.layout.end(self.end),
-            entries: Vec::new(),
+            end: self.end,
+            prev: self.prev,
+            entries: VecDeque::new(),
             checkpoint,
             running_backups: 0,
-            removable: Vec::new(),
-            ..self.clone()
+            removable: VecDeque::new(),
         }
+    }
+
+    /// Forgets what lies in the segments before that of `position`, which can no longer be read. A record that ends behind
+    /// them stays in the plan, because the page headers that cut it count what is left of it.
+    pub fn forget_before(&mut self, position: Lsn) {
+        let first = self.config.segment_size.round_down(position.min(self.insert_position()));
+        if first <= self.first {
+            return;
+        }
+        self.first = first;
+        let usable = self.layout.usable(first);
+        // What is removed lies in front: the cost is that of what goes, not of what stays.
+        while self.entries.front().is_some_and(|entry| entry.end <= usable) {
+            self.entries.pop_front();
+        }
+        // The last of the earlier changes still holds.
+        while self.removable.get(1).is_some_and(|change| change.0 <= usable) {
+            self.removable.pop_front();
+        }
+    }
+
+    /// How many entries the plan has: what memory is proportional to. One for each record that means something since the
+    /// [first](Self::first) position, one for each uninterrupted stretch of filler, one for the rest of each segment that was
+    /// switched.
+    pub fn plan_len(&self) -> usize {
+        self.entries.len() + self.removable.len()
     }
 
     /// What the log was made with.
@@ -201,7 +231,7 @@ impl WalLog {
         &self.config
     }
 
-    /// The first position that can be read.
+    /// The first position that can be read: the start, or what was not [forgotten](Self::forget_before).
     pub fn first(&self) -> Lsn {
         self.first
     }
@@ -267,7 +297,7 @@ impl WalLog {
         let at = self.end;
         let start = self.layout.start(at);
         self.end = (at + length).next_multiple_of(RECORD_ALIGNMENT);
-        self.entries.push(Entry { at, end: self.end, prev: self.prev, content });
+        self.entries.push_back(Entry { at, end: self.end, prev: self.prev, content });
         self.prev = start;
         start..self.insert_position()
     }
@@ -283,7 +313,7 @@ impl WalLog {
             let at = self.end;
             self.end = at.next_multiple_of(per_segment);
             if self.end > at {
-                self.entries.push(Entry { at, end: self.end, prev: self.prev, content: Content::Nothing });
+                self.entries.push_back(Entry { at, end: self.end, prev: self.prev, content: Content::Nothing });
             }
         }
         self.insert_position()
@@ -302,9 +332,9 @@ impl WalLog {
             let at = self.end;
             self.end += missing.next_multiple_of(filler::SIZE);
             let prev = std::mem::replace(&mut self.prev, self.layout.start(self.end - filler::SIZE));
-            match self.entries.last_mut() {
+            match self.entries.back_mut() {
                 Some(Entry { end, content: Content::Run, .. }) => *end = self.end,
-                _ => self.entries.push(Entry { at, end: self.end, prev, content: Content::Run }),
+                _ => self.entries.push_back(Entry { at, end: self.end, prev, content: Content::Run }),
             }
         }
         self.insert_position()
@@ -340,7 +370,7 @@ impl WalLog {
     fn count_backups(&mut self, running: u32) {
         let was_idle = std::mem::replace(&mut self.running_backups, running) == 0;
         if was_idle != (running == 0) {
-            self.removable.push((self.end, running == 0));
+            self.removable.push_back((self.end, running == 0));
         }
     }
 

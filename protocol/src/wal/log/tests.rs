@@ -135,6 +135,52 @@ fn a_terabyte_is_one_entry() {
     assert!(reader.records() > 1000);
 }
 
+/// A server's life at any rate: checkpoints, backups and the removal of what lies before the last redo position.
+#[test]
+fn a_terabyte_with_removal_keeps_a_plan_of_constant_length() {
+    let mut log = WalLog::new(config(ServerVersion::V18, 0x100_0028, 16 << 20)).unwrap();
+    let mut longest = 0;
+    for round in 0..2048_u32 {
+        log.fill(512 << 20);
+        let redo = if round % 3 == 0 {
+            let start = log.backup_start();
+            log.fill(1 << 20);
+            log.backup_end(start.redo);
+            start.redo
+        } else {
+            log.online_checkpoint().redo
+        };
+        log.forget_before(redo);
+        longest = longest.max(log.plan_len());
+    }
+    assert!(log.insert_position() - Lsn(0x100_0000) > 1 << 40);
+    assert!(longest <= 16, "{longest} entries");
+    let mut reader = reader(&log);
+    reader.push(&bytes(&log)).unwrap();
+    assert_eq!(reader.valid_to(), log.insert_position());
+}
+
+#[test]
+fn what_is_forgotten_cannot_be_read() {
+    let mut log = WalLog::new(config(ServerVersion::V15, 0x10_0028, 1 << 20)).unwrap();
+    log.fill(5 << 19);
+    log.forget_before(Lsn(0x2F_FFFF));
+    assert_eq!(log.first(), Lsn(0x20_0000), "whole segments");
+    let error = log.read_zero_filled(Lsn(0x1F_FFFF), &mut [0]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("could not read WAL from 0/1FFFFF to 0/200000: there is WAL from 0/200000 to "),
+        "{error}"
+    );
+    log.read(Lsn(0x20_0000), &mut [0]).unwrap();
+    log.forget_before(Lsn(0x10_0000));
+    assert_eq!(log.first(), Lsn(0x20_0000), "what is gone does not come back");
+    log.switch();
+    log.forget_before(Lsn(u64::MAX));
+    assert_eq!((log.first(), log.plan_len()), (log.insert_position(), 0));
+    log.insert(Record::NextOid(1));
+    assert_eq!(records(&log).len(), 1);
+}
+
 fn reader_config(log: &WalLog) -> WalReaderConfig {
     WalReaderConfig {
         version: log.config.version,
@@ -299,6 +345,21 @@ proptest! {
         if log.insert_position() > log.first() {
             prop_assert_eq!(reader.last_record(), Some(log.last_record()));
         }
+    }
+
+    #[test]
+    fn what_is_not_forgotten_stays_as_it_was(
+        version in version(),
+        steps in proptest::collection::vec(step(), 1..12),
+        which: prop::sample::Index,
+    ) {
+        let mut log = build(version, &steps);
+        let whole = bytes(&log);
+        prop_assume!(!whole.is_empty());
+        let before = log.first();
+        log.forget_before(before + which.index(whole.len() + 1) as u64);
+        let offset = usize::try_from(log.first() - before).unwrap();
+        prop_assert!(bytes(&log) == whole[offset..]);
     }
 
     #[test]
