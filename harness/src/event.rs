@@ -7,6 +7,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backstop_mock::transcript;
+
 use crate::verdict::{Check, Summary, Verdict};
 
 /// Which case, against what.
@@ -35,8 +37,11 @@ pub struct Finished {
     pub elapsed: Duration,
     /// The seed that the case ran with.
     pub seed: u64,
-    /// The lines of the transcript around the faults, or its last ones if none fired. Empty for a pass.
-    pub transcript: Vec<String>,
+    /// The transcript around the first fault that fired, or its end if none did. Empty for a pass.
+    pub transcript: Vec<transcript::Event>,
+    /// The line of the scenario file, from 1, that says what the first failed requirement asks for. Requirements of the
+    /// built-in law stand in no file: they have the first line. Nothing for a pass.
+    pub line: Option<usize>,
     /// What the clients printed, by client name. Empty for a pass.
     pub said: Vec<(String, String)>,
     /// Where the files of the case were kept, if they were.
@@ -89,4 +94,17 @@ pub enum Event {
         /// Whether the run was cancelled, so that the cases without an event did not run.
         cancelled: bool,
     },
+}
+
+/// The part of a transcript around the first fault that fired, or its end if none did: at most `limit` events.
+pub fn around_the_fault(events: &[transcript::Event], limit: usize) -> &[transcript::Event] {
+    let fault = events.iter().position(is_fault).unwrap_or(events.len());
+    let from = fault.saturating_sub(limit / 2).min(events.len().saturating_sub(limit));
+    let until = from.saturating_add(limit).min(events.len());
+    events.get(from..until).unwrap_or_default()
+}
+
+/// Whether this is a fault that fired.
+pub fn is_fault(event: &transcript::Event) -> bool {
+    event.direction == transcript::Direction::Note && event.message == "fault"
 }

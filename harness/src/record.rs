@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backstop_mock::transcript;
 use backstop_mock::{BackupRecord, MessageCount, Server, ServerState};
 
 /// How a client ended.
@@ -77,8 +78,8 @@ pub struct Record {
     pub backups: Vec<BackupRecord>,
     /// In the scenario's order.
     pub faults: Vec<FaultRecord>,
-    /// The transcript, a line each.
-    pub transcript: Vec<String>,
+    /// What was said on the wire, in order.
+    pub transcript: Vec<transcript::Event>,
     /// Each connection's number, client and count of messages.
     pub message_counts: Vec<MessageCount>,
     /// ERROR and FATAL messages that were sent: the connection's number and the SQLSTATE.

@@ -119,7 +119,7 @@ pub fn record(case: &Case, server: Server, clients: Vec<ClientRecord>) -> Record
         state: server.state(),
         backups: server.backups(),
         faults: faults.collect(),
-        transcript: server.transcript().iter().map(ToString::to_string).collect(),
+        transcript: server.transcript(),
         errors: errors(&server),
         message_counts: server.message_counts(),
         server,

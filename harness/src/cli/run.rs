@@ -53,7 +53,8 @@ pub(super) struct RunArgs {
     /// Keep what the cases leave behind in this directory
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Write a report: junit=PATH or json=PATH, with - for standard output; may be repeated
+    /// Write a report: junit=PATH, json=PATH, tap=PATH, html=PATH or github=PATH (annotations), with - for standard output;
+    /// may be repeated
     #[arg(long = "report", value_name = "FORMAT=PATH")]
     reports: Vec<ReportSpec>,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, TestSuite};
 
-use super::{Report, again};
+use super::{Report, again, failures, shown};
 use crate::event::{CaseRef, Event, Finished};
 use crate::verdict::Verdict;
 
@@ -52,16 +52,11 @@ fn status(finished: &Finished) -> TestCaseStatus {
         Verdict::Crash => NonSuccessKind::Error,
         _ => NonSuccessKind::Failure,
     };
-    let failed: Vec<String> = finished
-        .checks
-        .iter()
-        .filter(|check| !check.ok)
-        .map(|check| format!("{}: expected {}, was {}", check.check, check.expected, check.actual))
-        .collect();
+    let failed = failures(finished);
     let mut parts = vec![failed.join("\n")];
     parts.extend(finished.said.iter().map(|(client, said)| format!("{client} said:\n{}", said.trim_end())));
     if !finished.transcript.is_empty() {
-        parts.push(format!("transcript:\n{}", finished.transcript.join("\n")));
+        parts.push(format!("transcript:\n{}", shown(finished).join("\n")));
     }
     parts.push(format!("again: {}", again(&finished.case, finished.seed)));
     let mut status = TestCaseStatus::non_success(kind);

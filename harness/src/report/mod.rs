@@ -1,7 +1,10 @@
 //! Reports: readers of the runner's events, and of nothing else.
 
+mod github;
+mod html;
 mod json;
 mod junit;
+mod tap;
 mod terminal;
 
 use std::fmt;
@@ -10,10 +13,16 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use self::github::Github;
+pub use self::html::Html;
 pub use self::json::Json;
 pub use self::junit::Junit;
+pub use self::tap::Tap;
 pub use self::terminal::Terminal;
-use crate::event::{CaseRef, Event};
+use crate::event::{CaseRef, Event, Finished, around_the_fault};
+
+/// How many lines of a transcript a text shows.
+const SHOWN_TRANSCRIPT: usize = 24;
 
 /// A reader of the events of one run.
 pub trait Report {
@@ -21,16 +30,36 @@ pub trait Report {
     fn event(&mut self, event: &Event) -> io::Result<()>;
 }
 
-/// The formats of reports for machines.
+/// The formats of reports that go to files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// As JUnit writes it.
     Junit,
     /// Of our own.
     Json,
+    /// The Test Anything Protocol, version 14.
+    Tap,
+    /// One page for a browser.
+    Html,
+    /// Annotations for GitHub Actions, on the lines of the scenario files.
+    Github,
 }
 
-/// A report for machines and where it goes: `junit=PATH`, `json=-`.
+impl Format {
+    const ALL: [Self; 5] = [Self::Junit, Self::Json, Self::Tap, Self::Html, Self::Github];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Junit => "junit",
+            Self::Json => "json",
+            Self::Tap => "tap",
+            Self::Html => "html",
+            Self::Github => "github",
+        }
+    }
+}
+
+/// A report and where it goes: `junit=PATH`, `json=-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportSpec {
     /// The format.
@@ -41,7 +70,9 @@ pub struct ReportSpec {
 
 /// A text that names no report.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid report {0:?}: expected junit=PATH or json=PATH, with - for standard output")]
+#[error(
+    "invalid report {0:?}: expected junit=PATH, json=PATH, tap=PATH, html=PATH or github=PATH, with - for standard output"
+)]
 pub struct InvalidReport(String);
 
 impl FromStr for ReportSpec {
@@ -50,11 +81,7 @@ impl FromStr for ReportSpec {
     fn from_str(text: &str) -> Result<Self, InvalidReport> {
         let refuse = || InvalidReport(text.to_owned());
         let (format, path) = text.split_once('=').ok_or_else(refuse)?;
-        let format = match format {
-            "junit" => Format::Junit,
-            "json" => Format::Json,
-            _ => return Err(refuse()),
-        };
+        let format = Format::ALL.into_iter().find(|known| known.name() == format).ok_or_else(refuse)?;
         match path {
             "" => Err(refuse()),
             "-" => Ok(Self { format, path: None }),
@@ -65,10 +92,7 @@ impl FromStr for ReportSpec {
 
 impl fmt::Display for ReportSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format = match self.format {
-            Format::Junit => "junit",
-            Format::Json => "json",
-        };
+        let format = self.format.name();
         match &self.path {
             Some(path) => write!(f, "{format}={}", path.display()),
             None => write!(f, "{format}=-"),
@@ -94,6 +118,9 @@ impl ReportSpec {
         Ok(match self.format {
             Format::Junit => Box::new(Junit::new(out)),
             Format::Json => Box::new(Json::new(out)),
+            Format::Tap => Box::new(Tap::new(out)),
+            Format::Html => Box::new(Html::new(out)),
+            Format::Github => Box::new(Github::new(out)),
         })
     }
 
@@ -101,6 +128,17 @@ impl ReportSpec {
     pub fn error(&self, source: io::Error) -> ReportError {
         ReportError { report: self.clone(), source }
     }
+}
+
+/// The lines of a transcript around the fault, few enough to be read in a text.
+fn shown(finished: &Finished) -> Vec<String> {
+    around_the_fault(&finished.transcript, SHOWN_TRANSCRIPT).iter().map(ToString::to_string).collect()
+}
+
+/// The requirements that do not hold, a line each.
+fn failures(finished: &Finished) -> Vec<String> {
+    let failed = finished.checks.iter().filter(|check| !check.ok);
+    failed.map(|check| format!("{}: expected {}, was {}", check.check, check.expected, check.actual)).collect()
 }
 
 /// The command that runs one case again, for a shell.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Report, again};
+use super::{Report, again, shown};
 use crate::event::{Event, Finished};
 use crate::verdict::{Level, Summary, Verdict};
 
@@ -67,7 +67,7 @@ impl<W: Write> Terminal<W> {
             self.block(&format!("{client} said:"), said.trim_end().lines())?;
         }
         if !finished.transcript.is_empty() {
-            self.block("transcript:", finished.transcript.iter().map(String::as_str))?;
+            self.block("transcript:", shown(finished).iter().map(String::as_str))?;
         }
         if let Some(kept) = &finished.kept {
             writeln!(self.out, "         kept in {}", kept.display())?;

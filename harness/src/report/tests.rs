@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use backstop_mock::transcript::{self, Direction};
+
 use super::*;
 use crate::event::Finished;
 use crate::verdict::{Check, Level, Summary, Verdict};
@@ -17,7 +19,21 @@ fn check(name: &str, expected: &str, actual: &str, level: Level) -> Check {
 
 fn finished(case: CaseRef, verdict: Verdict, checks: Vec<Check>) -> Finished {
     let elapsed = Duration::from_micros(12_345);
-    Finished { case, verdict, checks, elapsed, seed: 7, transcript: Vec::new(), said: Vec::new(), kept: None }
+    Finished {
+        case,
+        verdict,
+        checks,
+        elapsed,
+        seed: 7,
+        transcript: Vec::new(),
+        line: None,
+        said: Vec::new(),
+        kept: None,
+    }
+}
+
+fn said(at: u64, direction: Direction, message: &'static str, detail: &str) -> transcript::Event {
+    transcript::Event { at, session: 1, direction, message, detail: detail.to_owned(), count: 1, bytes: 0 }
 }
 
 /// A run with two clients in which about everything happens.
@@ -26,9 +42,11 @@ fn events() -> Vec<Event> {
     let sound = || vec![check("expect.backup.must.outcome", "success", "success", Level::Must)];
     let corrupt = Finished {
         transcript: vec![
-            "   0.010 #1 > CopyData n base.tar".to_owned(),
-            "   0.011 #1 ! when.archive-data do.truncate".to_owned(),
+            said(10_000, Direction::Sent, "CopyData", "n base.tar"),
+            said(11_000, Direction::Note, "fault", "truncate"),
+            said(12_000, Direction::Received, "Query", "</script><!-- x"),
         ],
+        line: Some(9),
         said: vec![("backup".to_owned(), "backup \u{1b}[31mcompleted\u{1b}[0m\n<ok> & done\n".to_owned())],
         kept: Some("/tmp/kept/tar-empty".into()),
         ..finished(
@@ -95,8 +113,9 @@ fn the_terminal_shows_what_is_wrong_and_how_to_run_it_again() {
                backup �[31mcompleted�[0m
                <ok> & done
              transcript:
-                  0.010 #1 > CopyData n base.tar
-                  0.011 #1 ! when.archive-data do.truncate
+                   0.010 #1 > CopyData n base.tar
+                   0.011 #1 ! fault truncate
+                   0.012 #1 < Query </script><!-- x
              kept in /tmp/kept/tar-empty
              again: backstop run 'tar/tar-empty-archive[server.version=18]' --client 'exec=tool -D {dir}' --seed 7
         pass   0.012s sound/plain (builtin)
@@ -290,8 +309,9 @@ fn junit_has_a_suite_for_each_client() {
     &lt;ok&gt; &amp; done
 
     transcript:
-       0.010 #1 &gt; CopyData n base.tar
-       0.011 #1 ! when.archive-data do.truncate
+        0.010 #1 &gt; CopyData n base.tar
+        0.011 #1 ! fault truncate
+        0.012 #1 &lt; Query &lt;/script&gt;&lt;!-- x
 
     again: backstop run &apos;tar/tar-empty-archive[server.version=18]&apos; --client &apos;exec=tool -D {dir}&apos; --seed 7</failure>
             </testcase>
@@ -304,11 +324,81 @@ fn junit_has_a_suite_for_each_client() {
 }
 
 #[test]
+fn tap_tells_people_and_programs() {
+    let mut out = Vec::new();
+    feed(Tap::new(&mut out), &events());
+    insta::assert_snapshot!(utf8(out), @r#"
+    TAP version 14
+    not ok 1 - tar/tar-empty-archive[server.version=18] (exec=tool -D {dir})
+      ---
+      verdict: silent_corruption
+      at: "scenarios/x.toml:9"
+      failed:
+        - "expect.backup.must.outcome: expected failure, was success"
+        - "complete: expected every member of the manifest, was base/5/1259 is missing"
+      said:
+        - "backup: backup \u001b[31mcompleted\u001b[0m"
+        - "backup: <ok> & done"
+      transcript:
+        - "    0.010 #1 > CopyData n base.tar"
+        - "    0.011 #1 ! fault truncate"
+        - "    0.012 #1 < Query </script><!-- x"
+      again: "backstop run 'tar/tar-empty-archive[server.version=18]' --client 'exec=tool -D {dir}' --seed 7"
+      ...
+    ok 2 - sound/plain (builtin)
+    ok 3 - sound/plain (exec=tool -D {dir})
+      ---
+      verdict: weak
+      failed:
+        - "expect.backup.should.within: expected at most 10s, was 12s"
+      again: "backstop run sound/plain --client 'exec=tool -D {dir}' --seed 7"
+      ...
+    ok 4 - wal/slot (exec=tool -D {dir}) # SKIP it has no slots
+    ok 5 - crash/everywhere[1] (builtin)
+    ok 6 - crash/everywhere[2] (builtin)
+    1..6
+    "#);
+}
+
+#[test]
+fn annotations_point_at_the_line_of_the_scenario() {
+    let mut out = Vec::new();
+    feed(Github::new(&mut out), &events());
+    insta::assert_snapshot!(utf8(out), @r#"
+    ::error file=scenarios/x.toml,line=9,title=tar/tar-empty-archive[server.version=18] (exec=tool -D {dir})%3A silent corruption::expect.backup.must.outcome: expected failure, was success%0Acomplete: expected every member of the manifest, was base/5/1259 is missing%0Aagain: backstop run 'tar/tar-empty-archive[server.version=18]' --client 'exec=tool -D {dir}' --seed 7
+    ::warning file=scenarios/x.toml,line=1,title=sound/plain (exec=tool -D {dir})%3A weak::expect.backup.should.within: expected at most 10s, was 12s%0Aagain: backstop run sound/plain --client 'exec=tool -D {dir}' --seed 7
+    "#);
+}
+
+#[test]
+fn the_page_holds_everything_and_fetches_nothing() {
+    let mut out = Vec::new();
+    feed(Html::new(&mut out), &events());
+    let page = utf8(out);
+    let (_, data) = page.split_once(r#"<script type="application/json" id="data">"#).expect("data");
+    let (data, rest) = data.split_once("</script>").expect("the end of the data");
+    let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
+    let cases = data["cases"].as_array().expect("cases");
+    assert_eq!(cases.len(), 6);
+    let corrupt = cases.iter().find(|case| case["verdict"] == "silent_corruption").expect("the corrupt one");
+    let messages = &corrupt["details"]["messages"];
+    assert_eq!(messages[1]["kind"], "fault");
+    // What a client sends must not end the script that holds it.
+    assert_eq!(messages[2]["detail"], "</script><!-- x");
+    assert_eq!(corrupt["details"]["place"], "scenarios/x.toml:9");
+    assert!(cases.iter().filter(|case| case["verdict"] == "pass").all(|case| case.get("details").is_none()));
+    assert_eq!(rest.matches("</script>").count(), 1, "the script of the page and nothing else");
+    // The only address in the page is the name of SVG.
+    let addresses: Vec<_> = page.match_indices("://").map(|(at, _)| &page[at..(at + 20).min(page.len())]).collect();
+    assert_eq!(addresses, ["://www.w3.org/2000/s"]);
+}
+
+#[test]
 fn report_specs_round_trip() {
-    for text in ["junit=out.xml", "json=-", "json=a=b"] {
+    for text in ["junit=out.xml", "json=-", "json=a=b", "tap=-", "html=x.html", "github=-"] {
         assert_eq!(text.parse::<ReportSpec>().expect(text).to_string(), text);
     }
-    for text in ["", "junit", "json=", "tap=-", "=x"] {
+    for text in ["", "junit", "json=", "xml=-", "=x"] {
         assert!(text.parse::<ReportSpec>().is_err(), "{text:?}");
     }
 }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use backstop_mock::transcript::Event;
+
 use super::RunError;
 use crate::oracle::outside::Snapshot;
 use crate::scenario::Case;
@@ -81,8 +83,8 @@ impl CaseDirectory {
     }
 
     /// Writes the transcript beside what the clients left.
-    pub(super) fn write_transcript(&self, lines: &[String]) -> Result<(), RunError> {
-        let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+    pub(super) fn write_transcript(&self, events: &[Event]) -> Result<(), RunError> {
+        let text: String = events.iter().map(|event| format!("{event}\n")).collect();
         fs::write(self.root.join(TRANSCRIPT), text)
             .map_err(|source| RunError::Directory { case: self.case.clone(), source })
     }

@@ -16,19 +16,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use crate::arena;
+use crate::event::around_the_fault;
 use crate::event::{CaseRef, Event, Finished};
 use crate::oracle;
 use crate::plan::{RunPlan, ServerSpec, SubjectSpec};
 use crate::record::{ClientRecord, Ending, Record};
-use crate::scenario::Case;
+use crate::scenario::{Case, locate};
 use crate::subject::Subject;
 use crate::verdict::{Summary, Verdict};
 
 /// How long a server may take to notice that its clients have gone.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// How many lines of a transcript a report shows.
-const SHOWN_TRANSCRIPT: usize = 24;
+/// How many events of a transcript go to the reports.
+const KEPT_TRANSCRIPT: usize = 1000;
 
 /// Why nothing, or nothing more, could run: the environment's fault, not a client's.
 #[derive(Debug, thiserror::Error)]
@@ -169,13 +170,16 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     lock(&shared.summary).count(verdict);
     let passed = verdict == Verdict::Pass;
     let said = record.clients.iter().map(|client| (client.name.clone(), client.said.clone()));
+    let failed = checks.iter().find(|check| !check.ok);
+    let line = failed.map(|check| locate::line_of(&job.case.path, &check.check));
     let finished = Finished {
         case: case_ref,
         verdict,
         checks,
         elapsed: began.elapsed(),
         seed,
-        transcript: if passed { Vec::new() } else { around_the_fault(&record.transcript) },
+        transcript: if passed { Vec::new() } else { around_the_fault(&record.transcript, KEPT_TRANSCRIPT).to_vec() },
+        line,
         said: if passed { Vec::new() } else { said.collect() },
         kept: directory.kept(),
     };
@@ -220,13 +224,6 @@ struct Ended {
     ending: Ending,
     said: String,
     elapsed: Duration,
-}
-
-/// The lines around the first fault that fired, or the last ones.
-fn around_the_fault(transcript: &[String]) -> Vec<String> {
-    let fault = transcript.iter().position(|line| line.contains(" ! ")).unwrap_or(transcript.len());
-    let from = fault.saturating_sub(SHOWN_TRANSCRIPT / 2).min(transcript.len().saturating_sub(SHOWN_TRANSCRIPT));
-    transcript.iter().skip(from).take(SHOWN_TRANSCRIPT).cloned().collect()
 }
 
 fn reference(job: &Job) -> CaseRef {

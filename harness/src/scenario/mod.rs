@@ -8,6 +8,7 @@
 pub mod document;
 pub mod explain;
 pub mod load;
+pub mod locate;
 pub mod matrix;
 pub mod model;
 pub mod schema;
