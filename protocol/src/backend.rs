@@ -19,7 +19,7 @@ pub enum TransactionStatus {
     Failed,
 }
 
-/// One column of a RowDescription. Table OID, attribute number and format are 0 in everything a walsender sends.
+/// One column of a RowDescription. Table OID and attribute number are 0 in everything a walsender sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     /// The column's name.
@@ -30,6 +30,8 @@ pub struct Column {
     pub type_len: i16,
     /// `typmod`: -1 for none.
     pub type_modifier: i32,
+    /// 0 text, 1 binary: what Bind asked for, and always text without it.
+    pub format: i16,
 }
 
 /// The messages under tag `R`.
@@ -81,6 +83,13 @@ pub enum BackendMessage {
     EmptyQueryResponse,
     ErrorResponse(Diagnostic),
     NoticeResponse(Diagnostic),
+    ParseComplete,
+    BindComplete,
+    CloseComplete,
+    NoData,
+    /// OIDs of the types of a statement's parameters.
+    ParameterDescription(Vec<u32>),
+    PortalSuspended,
     CopyInResponse,
     CopyOutResponse,
     CopyBothResponse,
@@ -108,6 +117,12 @@ impl BackendMessage {
             Self::EmptyQueryResponse => b'I',
             Self::ErrorResponse(_) => b'E',
             Self::NoticeResponse(_) => b'N',
+            Self::ParseComplete => b'1',
+            Self::BindComplete => b'2',
+            Self::CloseComplete => b'3',
+            Self::NoData => b'n',
+            Self::ParameterDescription(_) => b't',
+            Self::PortalSuspended => b's',
             Self::CopyInResponse => b'G',
             Self::CopyOutResponse => b'H',
             Self::CopyBothResponse => b'W',
@@ -130,6 +145,12 @@ impl BackendMessage {
             Self::EmptyQueryResponse => "EmptyQueryResponse",
             Self::ErrorResponse(_) => "ErrorResponse",
             Self::NoticeResponse(_) => "NoticeResponse",
+            Self::ParseComplete => "ParseComplete",
+            Self::BindComplete => "BindComplete",
+            Self::CloseComplete => "CloseComplete",
+            Self::NoData => "NoData",
+            Self::ParameterDescription(_) => "ParameterDescription",
+            Self::PortalSuspended => "PortalSuspended",
             Self::CopyInResponse => "CopyInResponse",
             Self::CopyOutResponse => "CopyOutResponse",
             Self::CopyBothResponse => "CopyBothResponse",
@@ -181,6 +202,17 @@ impl BackendMessage {
             b'N' => {
                 Diagnostic::decode("NoticeResponse", &mut Fields::new("NoticeResponse", body)).map(Self::NoticeResponse)
             }
+            b'1' => Fields::new("ParseComplete", body).end().map(|()| Self::ParseComplete),
+            b'2' => Fields::new("BindComplete", body).end().map(|()| Self::BindComplete),
+            b'3' => Fields::new("CloseComplete", body).end().map(|()| Self::CloseComplete),
+            b'n' => Fields::new("NoData", body).end().map(|()| Self::NoData),
+            b't' => {
+                let mut fields = Fields::new("ParameterDescription", body);
+                let count = fields.u16()?;
+                let types = (0..count).map(|_| fields.u32()).collect::<Result<_, _>>()?;
+                fields.end().map(|()| Self::ParameterDescription(types))
+            }
+            b's' => Fields::new("PortalSuspended", body).end().map(|()| Self::PortalSuspended),
             b'G' => decode_copy_response(Fields::new("CopyInResponse", body)).map(|()| Self::CopyInResponse),
             b'H' => decode_copy_response(Fields::new("CopyOutResponse", body)).map(|()| Self::CopyOutResponse),
             b'W' => decode_copy_response(Fields::new("CopyBothResponse", body)).map(|()| Self::CopyBothResponse),
@@ -225,7 +257,7 @@ impl BackendMessage {
                     out.put_u32(column.type_oid);
                     out.put_i16(column.type_len);
                     out.put_i32(column.type_modifier);
-                    out.put_u16(0);
+                    out.put_i16(column.format);
                 }
             }
             Self::DataRow(values) => {
@@ -245,7 +277,19 @@ impl BackendMessage {
             // Overall format text, no columns.
             Self::CopyInResponse | Self::CopyOutResponse | Self::CopyBothResponse => out.put_slice(&[0; 3]),
             Self::CopyData(data) => out.put_slice(data),
-            Self::EmptyQueryResponse | Self::CopyDone => {}
+            Self::ParameterDescription(types) => {
+                put_count(out, types.len());
+                for oid in types {
+                    out.put_u32(*oid);
+                }
+            }
+            Self::EmptyQueryResponse
+            | Self::ParseComplete
+            | Self::BindComplete
+            | Self::CloseComplete
+            | Self::NoData
+            | Self::PortalSuspended
+            | Self::CopyDone => {}
             Self::NegotiateProtocolVersion { newest, unrecognized } => {
                 out.put_u32(*newest);
                 out.put_u32(u32::try_from(unrecognized.len()).unwrap_or(u32::MAX));
@@ -322,8 +366,8 @@ fn decode_row_description(mut fields: Fields) -> Result<BackendMessage, MessageE
         let name = fields.text()?;
         let (_table, _attribute) = (fields.u32()?, fields.u16()?);
         let (type_oid, type_len, type_modifier) = (fields.u32()?, fields.i16()?, fields.i32()?);
-        let _format = fields.u16()?;
-        columns.push(Column { name, type_oid, type_len, type_modifier });
+        let format = fields.i16()?;
+        columns.push(Column { name, type_oid, type_len, type_modifier, format });
     }
     fields.end().map(|()| BackendMessage::RowDescription(columns))
 }
@@ -404,27 +448,33 @@ mod tests {
 
     fn diagnostic() -> impl Strategy<Value = Diagnostic> {
         let text = || "[ -~]{0,20}";
-        (any::<bool>(), "[0-9A-Z]{5}", text(), proptest::option::of(text()), proptest::option::of(text())).prop_map(
-            |(fatal, code, message, detail, hint)| Diagnostic {
+        let maybe = || proptest::option::of(text());
+        (any::<bool>(), "[0-9A-Z]{5}", text(), maybe(), maybe(), any::<Option<u32>>()).prop_map(
+            |(fatal, code, message, detail, hint, position)| Diagnostic {
                 severity: if fatal { Severity::Fatal } else { Severity::Notice },
                 code: SqlState::new(&code).expect("a valid code"),
                 message,
                 detail,
                 hint,
+                position,
             },
         )
     }
 
     fn message() -> impl Strategy<Value = BackendMessage> {
         let data = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
-        let column = ("[a-z_]{1,12}", any::<u32>(), any::<i16>(), any::<i32>());
-        let column = column.prop_map(|(name, type_oid, type_len, type_modifier)| Column {
+        let column = ("[a-z_]{1,12}", any::<u32>(), any::<i16>(), any::<i32>(), any::<i16>());
+        let column = column.prop_map(|(name, type_oid, type_len, type_modifier, format)| Column {
             name,
             type_oid,
             type_len,
             type_modifier,
+            format,
         });
         prop_oneof![
+            Just(BackendMessage::ParseComplete),
+            Just(BackendMessage::PortalSuspended),
+            proptest::collection::vec(any::<u32>(), 0..5).prop_map(BackendMessage::ParameterDescription),
             Just(BackendMessage::Authentication(Authentication::Ok)),
             any::<[u8; 4]>().prop_map(|salt| BackendMessage::Authentication(Authentication::Md5Password { salt })),
             proptest::collection::vec("[A-Z-]{1,20}", 0..3)

@@ -145,12 +145,14 @@ pub struct Diagnostic {
     pub detail: Option<String>,
     /// Field `H`.
     pub hint: Option<String>,
+    /// Field `P`: where in the query it is, in characters from 1.
+    pub position: Option<u32>,
 }
 
 impl Diagnostic {
     /// A diagnostic without detail and hint.
     pub fn new(severity: Severity, code: SqlState, message: impl Into<String>) -> Self {
-        Self { severity, code, message: message.into(), detail: None, hint: None }
+        Self { severity, code, message: message.into(), detail: None, hint: None, position: None }
     }
 
     /// An ERROR: ends the command.
@@ -185,8 +187,15 @@ impl Diagnostic {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// The same with a position in the query, in characters from 1.
+    #[must_use]
+    pub fn at_character(self, position: u32) -> Self {
+        Self { position: Some(position), ..self }
+    }
+
     pub(crate) fn decode(message: &'static str, fields: &mut Fields) -> Result<Self, MessageError> {
-        let (mut shown, mut severity, mut code, mut text, mut detail, mut hint) = (None, None, None, None, None, None);
+        let (mut shown, mut severity, mut code, mut text) = (None, None, None, None);
+        let (mut detail, mut hint, mut position) = (None, None, None);
         loop {
             let kind = fields.u8()?;
             if kind == 0 {
@@ -199,6 +208,7 @@ impl Diagnostic {
                 b'M' => text = Some(fields.text()?),
                 b'D' => detail = Some(fields.text()?),
                 b'H' => hint = Some(fields.text()?),
+                b'P' => position = fields.text()?.parse().ok(),
                 _ => drop(fields.c_string()?),
             }
         }
@@ -211,6 +221,7 @@ impl Diagnostic {
             message: text.unwrap_or_default(),
             detail,
             hint,
+            position,
         })
     }
 
@@ -227,6 +238,9 @@ impl Diagnostic {
             if let Some(text) = text {
                 field(kind, text);
             }
+        }
+        if let Some(position) = self.position {
+            field(b'P', &position.to_string());
         }
         // Where in PostgreSQL's source it was raised: always sent, never meaningful here.
         field(b'F', "walsender.c");

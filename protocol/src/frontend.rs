@@ -107,7 +107,8 @@ fn read_parameters(fields: &mut Fields, parameters: &mut Vec<(String, String)>) 
     }
 }
 
-/// The typed messages that a walsender may receive. Those of the extended query protocol are recognised only to be refused.
+/// The typed messages that a walsender may receive. Those of the extended query protocol are kept as they came:
+/// a walsender refuses them unread, and [`crate::extended`] decodes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of PostgreSQL's protocol documentation")]
 pub enum FrontendMessage {
@@ -121,12 +122,12 @@ pub enum FrontendMessage {
     Terminate,
     Sync,
     Flush,
-    Parse,
-    Bind,
-    Describe,
-    Execute,
-    Close,
-    FunctionCall,
+    Parse(Bytes),
+    Bind(Bytes),
+    Describe(Bytes),
+    Execute(Bytes),
+    Close(Bytes),
+    FunctionCall(Bytes),
 }
 
 impl FrontendMessage {
@@ -141,12 +142,12 @@ impl FrontendMessage {
             Self::Terminate => b'X',
             Self::Sync => b'S',
             Self::Flush => b'H',
-            Self::Parse => b'P',
-            Self::Bind => b'B',
-            Self::Describe => b'D',
-            Self::Execute => b'E',
-            Self::Close => b'C',
-            Self::FunctionCall => b'F',
+            Self::Parse(_) => b'P',
+            Self::Bind(_) => b'B',
+            Self::Describe(_) => b'D',
+            Self::Execute(_) => b'E',
+            Self::Close(_) => b'C',
+            Self::FunctionCall(_) => b'F',
         }
     }
 
@@ -167,23 +168,30 @@ impl FrontendMessage {
             b'X' => empty("Terminate", Self::Terminate),
             b'S' => empty("Sync", Self::Sync),
             b'H' => empty("Flush", Self::Flush),
-            b'P' => Ok(Self::Parse),
-            b'B' => Ok(Self::Bind),
-            b'D' => Ok(Self::Describe),
-            b'E' => Ok(Self::Execute),
-            b'C' => Ok(Self::Close),
-            b'F' => Ok(Self::FunctionCall),
+            b'P' => Ok(Self::Parse(frame.body)),
+            b'B' => Ok(Self::Bind(frame.body)),
+            b'D' => Ok(Self::Describe(frame.body)),
+            b'E' => Ok(Self::Execute(frame.body)),
+            b'C' => Ok(Self::Close(frame.body)),
+            b'F' => Ok(Self::FunctionCall(frame.body)),
             _ => Err(Fields::new("frontend", Bytes::new()).error("invalid frontend message type")),
         }
     }
 
-    /// Appends the message. The extended query protocol's messages are written without a body: they exist to be refused.
+    /// Appends the message.
     pub fn encode(&self, out: &mut BytesMut) {
         write_frame(out, self.tag(), |out| match self {
             Self::Query(text) => put_c_string(out, text),
-            Self::Password(data) | Self::CopyData(data) => out.put_slice(data),
+            Self::Password(data)
+            | Self::CopyData(data)
+            | Self::Parse(data)
+            | Self::Bind(data)
+            | Self::Describe(data)
+            | Self::Execute(data)
+            | Self::Close(data)
+            | Self::FunctionCall(data) => out.put_slice(data),
             Self::CopyFail(reason) => put_c_string(out, reason.as_bytes()),
-            _ => {}
+            Self::CopyDone | Self::Terminate | Self::Sync | Self::Flush => {}
         });
     }
 }
@@ -218,7 +226,9 @@ mod tests {
         prop_oneof![
             "[ -~]{0,40}".prop_map(|sql| FrontendMessage::Query(sql.into())),
             data.clone().prop_map(FrontendMessage::Password),
-            data.prop_map(FrontendMessage::CopyData),
+            data.clone().prop_map(FrontendMessage::CopyData),
+            data.clone().prop_map(FrontendMessage::Parse),
+            data.prop_map(FrontendMessage::Bind),
             Just(FrontendMessage::CopyDone),
             "[ -~]{0,40}".prop_map(FrontendMessage::CopyFail),
             Just(FrontendMessage::Terminate),

@@ -21,6 +21,7 @@ pub mod command;
 pub mod control;
 mod decode;
 pub mod diagnostic;
+pub mod extended;
 pub mod frame;
 pub mod frontend;
 pub mod lsn;

@@ -81,7 +81,7 @@ pub fn data(payload: &ArchiveMessage) -> BackendMessage {
 }
 
 pub fn rows(columns: usize, rows: &[&[Option<&str>]]) -> Vec<BackendMessage> {
-    let column = |index| Column { name: format!("c{index}"), type_oid: 25, type_len: -1, type_modifier: -1 };
+    let column = |index| Column { name: format!("c{index}"), type_oid: 25, type_len: -1, type_modifier: -1, format: 0 };
     let mut messages = vec![BackendMessage::RowDescription((0..columns).map(column).collect())];
     for row in rows {
         let values = row.iter().map(|value| value.map(|text| Bytes::copy_from_slice(text.as_bytes())));

@@ -28,7 +28,7 @@ pub(super) fn column(name: &str, type_oid: u32, type_modifier: i32) -> Column {
         INT4 | OID => 4,
         _ => -1,
     };
-    Column { name: name.to_owned(), type_oid, type_len, type_modifier }
+    Column { name: name.to_owned(), type_oid, type_len, type_modifier, format: 0 }
 }
 
 /// A value of a row.

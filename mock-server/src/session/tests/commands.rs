@@ -3,7 +3,7 @@
 use backstop_protocol::backend::BackendMessage;
 use backstop_protocol::frontend::{FrontendMessage, StartupPacket};
 use backstop_protocol::version::ServerVersion;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::config::{Config, Role};
 use crate::server::Server;
@@ -145,7 +145,7 @@ async fn temporary_slots_die_with_an_error() {
 async fn the_extended_protocol_is_refused() {
     let server = server(ServerVersion::V18, vec![]);
     let mut client = Client::start(&server, "test").await;
-    for message in [FrontendMessage::Parse, FrontendMessage::Bind, FrontendMessage::Sync] {
+    for message in [FrontendMessage::Parse(Bytes::new()), FrontendMessage::Bind(Bytes::new()), FrontendMessage::Sync] {
         client.send(&message).await;
     }
     let (messages, end) = client.read().await;
