@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
@@ -11,6 +12,8 @@ use backstop_protocol::wal_file::WalSegmentSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::phase::Phase;
+
 /// What a server is asked to be: release, role, contents, write-ahead log.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -18,6 +21,10 @@ pub struct Config {
     pub version: ServerVersion,
     /// Primary or standby.
     pub role: Role,
+    /// What the postmaster does at the start: a server can still be starting up, or recovering from a crash.
+    pub phase: Phase,
+    /// How long after the first connection a server that is not running yet gets there; never without it.
+    pub ready_after: Option<Duration>,
     /// The timeline of the WAL at the start. A directory source brings its own.
     pub timeline: TimelineId,
     /// Whether data pages carry checksums. A directory source brings its own.
@@ -28,10 +35,11 @@ pub struct Config {
     pub max_wal_senders: u32,
     /// How clients must prove who they are.
     pub auth: Auth,
-    /// Settings as in `postgresql.conf`, by name. Those that the server acts on: `max_replication_slots`,
-    /// `wal_keep_size`, `max_slot_wal_keep_size`, `max_wal_size`; the others are only shown. `backstop.compression` lists
-    /// with what the server was built to compress archives (`gzip, lz4, zstd` if there is none), and
-    /// `backstop.pg_write_server_files` which roles beside `postgres` may store backups on the server.
+    /// Settings as in `postgresql.conf`, by name. Those that the server acts on: `full_page_writes`, `hot_standby`,
+    /// `idle_replication_slot_timeout`, `max_replication_slots`, `max_slot_wal_keep_size`, `max_wal_senders`,
+    /// `max_wal_size`, `wal_keep_segments`, `wal_keep_size`, `wal_level`, `wal_sender_timeout`; the others are only shown.
+    /// `backstop.compression` lists with what the server was built to compress archives (`gzip, lz4, zstd` if there is
+    /// none), and `backstop.pg_write_server_files` which roles beside `postgres` may store backups on the server.
     pub settings: BTreeMap<String, String>,
     /// Where the files come from.
     pub source: Source,
@@ -58,6 +66,8 @@ impl Default for Config {
         Self {
             version: ServerVersion::NEWEST,
             role: Role::default(),
+            phase: Phase::default(),
+            ready_after: None,
             timeline: TimelineId::FIRST,
             checksums: true,
             wal_segment_size: WalSegmentSize::DEFAULT,

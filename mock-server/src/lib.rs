@@ -15,6 +15,7 @@ mod clock;
 pub mod cluster;
 pub mod config;
 pub mod fault;
+mod phase;
 mod random;
 pub mod server;
 mod session;
@@ -24,5 +25,6 @@ pub mod transcript;
 pub mod transport;
 pub mod units;
 
+pub use phase::Phase;
 pub use server::{BackupOutcome, BackupRecord, Listener, MessageCount, Server, ServerState};
 pub use transport::MemoryStream;

@@ -1,12 +1,15 @@
 //! A server: its cluster, its faults, its sessions, and what it remembers of them.
 
+mod postmaster;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use backstop_protocol::base_backup::options::BaseBackupOptions;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
@@ -20,11 +23,14 @@ use tokio::task::AbortHandle;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, RunningBackup, SlotState, Tablespace};
 use crate::config::{Config, ConfigError};
-use crate::fault::{Action, Identity, Moment, Plan, ShutdownMode};
+use crate::fault::{Action, Identity, Moment, Plan};
+use crate::phase::Phase;
 use crate::random;
 use crate::session;
 use crate::transcript::{Direction, Event, Recorder, Said};
 use crate::transport::{MemoryStream, Stream};
+
+pub(crate) use postmaster::Life;
 
 /// A walsender without PostgreSQL.
 ///
@@ -112,14 +118,16 @@ impl Server {
             let problem = |problem| ConfigError::invalid(format!("fault {}", index + 1), problem);
             fault.validate().map_err(problem)?;
         }
+        let life = Life::beginning(config.phase)?;
         let cluster = Cluster::new(&config)?;
+        cluster.set_running(life.phase == Phase::Running);
         let shared = Arc::new(Shared {
             clock: Clock::new(cluster.epoch()),
             plan: Mutex::new(Plan::new(&config.faults)),
             faultless: config.faults.is_empty(),
             recorder: Mutex::default(),
             book: Mutex::default(),
-            life: watch::Sender::new(Life::default()),
+            life: watch::Sender::new(life),
             live: watch::Sender::new(0),
             awake: AtomicBool::new(false),
             cluster,
@@ -184,19 +192,6 @@ impl Server {
             slots: self.shared.cluster.slots(),
             oldest_wal: self.shared.cluster.oldest_wal(),
             commands: book.commands.clone(),
-        }
-    }
-
-    /// Starts a server that is down after a crash, as an administrator does: `pg_ctl start`. Its data directory may need to
-    /// be [put right](Cluster::remove_label_files) first.
-    ///
-    /// # Errors
-    /// The FATAL with which the start-up ends; the server stays down.
-    pub fn start(&self) -> Result<(), Diagnostic> {
-        let phase = self.shared.life.borrow().phase;
-        match phase {
-            Phase::Recovering | Phase::Failed => self.shared.start_up(),
-            Phase::Running | Phase::Stopping(_) => Ok(()),
         }
     }
 
@@ -307,25 +302,6 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// Whether the server runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Life {
-    pub(crate) phase: Phase,
-    /// How often it crashed: a session that began before the last crash is over.
-    pub(crate) crashes: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Phase {
-    #[default]
-    Running,
-    Stopping(ShutdownMode),
-    /// After a crash, until recovery is done.
-    Recovering,
-    /// The start-up after a crash failed: no process is left.
-    Failed,
-}
-
 /// What another session, or the clock, does to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -369,6 +345,10 @@ pub(crate) struct Book {
 pub(crate) struct Seat {
     pub(crate) number: u32,
     pub(crate) pid: i32,
+    /// When it began: the postmaster decided then whether to take it in.
+    pub(crate) began: Life,
+    /// Whether its client has proved who it is. Before, nothing is said to it when the server stops.
+    pub(crate) admitted: AtomicBool,
     /// 32 bytes; sessions before protocol 3.2 use the first four.
     pub(crate) key: Bytes,
     identity: Mutex<Identity>,
@@ -417,6 +397,8 @@ impl Shared {
         let seat = Arc::new(Seat {
             number,
             pid: i32::try_from(number).map_or(i32::MAX, |number| number.saturating_add(random::FIRST_PID)),
+            began: *self.life.borrow(),
+            admitted: AtomicBool::new(false),
             key: random::bytes::<32>(self.config.seed, number, "cancel key").to_vec().into(),
             identity: Mutex::new(Identity { session: number, ..Identity::default() }),
             order: watch::Sender::new(None),
@@ -450,6 +432,9 @@ impl Shared {
             background.push(tokio::spawn(alarm).abort_handle());
         }
         self.book().background.extend(background);
+        if let Some(after) = self.config.ready_after {
+            self.recover(after);
+        }
     }
 
     /// Forgets a session that has ended.
@@ -459,13 +444,15 @@ impl Shared {
         book.tasks.remove(&seat.number);
         book.counts.push(seat.message_count());
         self.live.send_replace(book.sessions.len());
+        drop(book);
+        self.advance_shutdown();
     }
 
     /// Takes one of the places that `max_wal_senders` allows.
     pub(crate) fn take_walsender_place(&self, seat: &Seat) -> bool {
         let book = self.book();
         let taken = book.sessions.values().filter(|seat| seat.is_walsender.load(Ordering::SeqCst)).count();
-        let free = u32::try_from(taken).is_ok_and(|taken| taken < self.config.max_wal_senders);
+        let free = taken < self.cluster.max_wal_senders();
         seat.is_walsender.store(free, Ordering::SeqCst);
         free
     }
@@ -534,24 +521,8 @@ impl Shared {
         };
         match action {
             Action::Terminate { client: Some(client) } => self.order(Order::Terminate, Some(client)),
-            Action::Shutdown { mode: ShutdownMode::Immediate } => {
-                self.crash(Phase::Stopping(ShutdownMode::Immediate));
-            }
-            Action::Shutdown { mode } => {
-                // A smart shutdown waits for the exclusive backup to be stopped; a fast one ends it.
-                if *mode == ShutdownMode::Fast
-                    && let Some(canceled) = self.cluster.cancel_exclusive_backup()
-                {
-                    self.log(&canceled);
-                }
-                self.life.send_modify(|life| life.phase = Phase::Stopping(*mode));
-            }
-            Action::Crash { restart_after } => {
-                self.crash(Phase::Recovering);
-                if let Some(after) = restart_after {
-                    self.restart_after(after.0);
-                }
-            }
+            Action::Shutdown { mode } => self.shut_down(*mode),
+            Action::Crash { restart_after } => self.crash(restart_after.map(|after| after.0)),
             Action::Promote {} => {
                 if let Err(error) = self.cluster.promote() {
                     failed(&error);
@@ -622,37 +593,5 @@ impl Shared {
     fn log(&self, diagnostic: &Diagnostic) {
         let (direction, message) = (Direction::Note, "log");
         self.record(0, &Said { direction, message, detail: &diagnostic.to_string(), bytes: 0, folds: false });
-    }
-
-    /// Starts up after a crash, or fails to: nobody listens then.
-    fn start_up(&self) -> Result<(), Diagnostic> {
-        let outcome = self.cluster.start_up();
-        if let Err(refusal) = &outcome {
-            self.log(refusal);
-        }
-        self.book().start_up_failure = outcome.as_ref().err().cloned();
-        let phase = if outcome.is_ok() { Phase::Running } else { Phase::Failed };
-        self.life.send_modify(|life| life.phase = phase);
-        outcome
-    }
-
-    fn crash(&self, phase: Phase) {
-        self.cluster.crash();
-        let held = std::mem::take(&mut self.book().held_backups);
-        drop(held);
-        self.life.send_modify(|life| *life = Life { phase, crashes: life.crashes.saturating_add(1) });
-    }
-
-    fn restart_after(self: &Arc<Self>, after: Duration) {
-        let shared = Arc::downgrade(self);
-        let restart = async move {
-            tokio::time::sleep(after).await;
-            if let Some(shared) = shared.upgrade() {
-                // Why it stays down is in the log.
-                let _ = shared.start_up();
-            }
-        };
-        let task = tokio::spawn(restart).abort_handle();
-        self.book().background.push(task);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -400,6 +401,7 @@ impl ServerVersion {
             since(Self::V13, "wal_keep_size", "0"),
             since(Self::V13, "max_slot_wal_keep_size", "-1"),
             since(Self::V17, "summarize_wal", "off"),
+            since(Self::V18, "idle_replication_slot_timeout", "0"),
         ];
         settings.into_iter().flatten().collect()
     }
@@ -549,9 +551,27 @@ impl ServerVersion {
         self < Self::V13
     }
 
-    /// Whether a walsender that has sent everything before a shutdown asks its client to confirm (17).
-    pub fn requests_reply_at_shutdown(self) -> bool {
-        self >= Self::V17
+    /// How long after the shutdown checkpoint walsenders learn that it was written. Since 18 the checkpointer says so itself;
+    /// before, the postmaster waits until that process has gone, which gives clients the time to answer unasked.
+    pub fn shutdown_signal_delay(self) -> Duration {
+        if self >= Self::V18 { Duration::ZERO } else { Duration::from_millis(10) }
+    }
+
+    /// Whether the postmaster is told that a crash recovery has begun to replay, as it always is of a standby's: connections
+    /// are then refused as "not yet accepting" (15), before as "in recovery mode" to the end.
+    pub fn announces_crash_recovery(self) -> bool {
+        self >= Self::V15
+    }
+
+    /// Whether a standby that takes no connections in says why (14); before, it is "starting up".
+    pub fn explains_refusals(self) -> bool {
+        self >= Self::V14
+    }
+
+    /// Whether a session that hears of changed settings reports `client_encoding`, `DateStyle` and `TimeZone` again, though
+    /// they are the same (up to 13).
+    pub fn repeats_settings_after_reload(self) -> bool {
+        self < Self::V14
     }
 
     /// The SQLSTATE of `file name too long for tar format`.

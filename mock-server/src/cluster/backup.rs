@@ -12,6 +12,8 @@ use backstop_protocol::base_backup::tablespace_map::TablespaceMap;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
+use backstop_protocol::version::ServerVersion;
+use backstop_protocol::wal::log::BackupStart;
 use backstop_protocol::wal_file::WalFileName;
 
 use super::running_backups::KeptWal;
@@ -116,6 +118,23 @@ impl Inner {
     }
 }
 
+/// What a standby says that has replayed WAL without full-page images: of changes to a page while it was copied, the copy
+/// could not be cured.
+fn full_page_writes_off(version: ServerVersion, when: &str) -> Diagnostic {
+    let (off, setting) = if version.quotes_settings() {
+        ("\"full_page_writes=off\"", "\"full_page_writes\"")
+    } else {
+        ("full_page_writes=off", "full_page_writes")
+    };
+    let message = format!("WAL generated with {off} was replayed {when}");
+    let hint = format!(
+        "This means that the backup being taken on the standby is corrupt and should not be used. Enable {setting} and \
+         run CHECKPOINT on the {}, and then try an online backup again.",
+        version.label_primary()
+    );
+    Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).with_hint(hint)
+}
+
 impl Cluster {
     /// Begins a base backup (`do_pg_backup_start`): a WAL switch and a checkpoint on a primary, the latest restartpoint on
     /// a standby. Nothing needs to be written for a checkpoint, so that `fast` and spread ones are the same.
@@ -128,9 +147,13 @@ impl Cluster {
         let mut state = self.inner.lock();
         let in_recovery = state.in_recovery;
         let begun = if in_recovery {
-            let restartpoint = state.wal.checkpoint_at();
-            let (start, checkpoint) = (restartpoint.redo, restartpoint.checkpoint);
-            Beginning { start, checkpoint, timeline: state.wal.timeline() }
+            let BackupStart { redo, checkpoint, checkpoint_copy } = *state.wal.checkpoint_at();
+            if !checkpoint_copy.full_page_writes || state.lacks_full_page_images_since(redo) {
+                return Err(full_page_writes_off(self.version(), "since last restartpoint"));
+            }
+            // A restartpoint that has nothing to do still notes how far replay has come.
+            state.min_recovery_point = state.wal.flush_position();
+            Beginning { start: redo, checkpoint, timeline: state.wal.timeline() }
         } else {
             self.inner.begin_on_primary(&mut state)
         };
@@ -152,7 +175,7 @@ impl Cluster {
     }
 
     /// Ends a base backup (`do_pg_backup_stop`): an end-of-backup record and a WAL switch on a primary. On a standby, which
-    /// writes nothing, the end is what it has replayed.
+    /// writes nothing, the end is the minimum recovery point.
     #[expect(clippy::needless_pass_by_value, reason = "a backup that was stopped is no more")]
     pub fn stop_backup(&self, backup: RunningBackup) -> Result<BackupEnd, Diagnostic> {
         backup.check()?;
@@ -162,7 +185,14 @@ impl Cluster {
             let message = "a backup is not in progress";
             return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
         }
-        let end = if backup.in_recovery { state.wal.flush_position() } else { state.wal.backup_end(backup.start) };
+        let end = if backup.in_recovery {
+            if state.lacks_full_page_images_since(backup.start) {
+                return Err(full_page_writes_off(self.version(), "during online backup"));
+            }
+            state.min_recovery_point
+        } else {
+            state.wal.backup_end(backup.start)
+        };
         self.inner.publish(&state);
         Ok(BackupEnd { end, timeline: state.wal.timeline() })
     }

@@ -5,10 +5,24 @@ use std::time::Duration;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::{TimelineHistory, TimelineId};
-use backstop_protocol::wal_file::WalFileName;
+use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
 use tokio::time::Instant;
 
 use super::{Cluster, Inner, SlotState, State, WalReadError};
+
+impl State {
+    /// `KeepLogSeg`: the oldest segment that a slot or `wal_keep_size` keeps, of a log that ends here.
+    pub(super) fn oldest_kept_segment(&self, size: WalSegmentSize) -> u64 {
+        let current = size.segment_of(self.wal.flush_position());
+        let segments = |bytes: u64| bytes / size.bytes();
+        let mut keep = current;
+        if let Some(needed) = self.slots.oldest_restart() {
+            let allowed = self.limits.slot_keep.map_or(0, |bytes| current.saturating_sub(segments(bytes)));
+            keep = keep.min(size.segment_of(needed).max(allowed));
+        }
+        keep.min(current.saturating_sub(segments(self.limits.keep)).max(1))
+    }
+}
 
 impl Inner {
     /// `KeepLogSeg` and `RemoveOldXlogFiles`, as after a checkpoint: WAL before its redo point goes, except what a slot or
@@ -16,33 +30,44 @@ impl Inner {
     /// [`Cluster::start_backup`]).
     pub(super) fn remove_old_wal(&self, state: &mut State) {
         let size = self.facts.segment_size;
-        let current = size.segment_of(state.wal.flush_position());
-        let mut keep = size.segment_of(state.wal.checkpoint_at().redo);
-        if let Some(needed) = state.slots.oldest_restart() {
-            let allowed = self.limits.slot_keep.map_or(0, |bytes| current.saturating_sub(bytes / size.bytes()));
-            keep = keep.min(size.segment_of(needed).max(allowed));
-        }
+        let redo = size.segment_of(state.wal.checkpoint_at().redo);
+        let mut keep = redo.min(state.oldest_kept_segment(size));
         if let Some(needed) = state.backups.oldest_needed() {
             keep = keep.min(size.segment_of(needed));
         }
-        keep = keep.min(current.saturating_sub(self.limits.keep.div_ceil(size.bytes())));
         self.remove_before(state, keep);
     }
 
-    /// Removes segments, and invalidates the slots that needed them.
+    /// Removes segments, and invalidates the slots that needed them. Whoever holds one is terminated.
     fn remove_before(&self, state: &mut State, segment: u64) -> Vec<SlotState> {
         state.wal.remove_before(segment);
         let oldest = state.wal.oldest();
         let lost = state.slots.invalidate_before(oldest);
-        if !lost.is_empty() {
-            self.slot_freed.notify_waiters();
-        }
+        self.condemn(&lost);
         lost
     }
 
-    /// Writes a checkpoint, or makes a restartpoint of one that has just been replayed.
+    /// Terminates the sessions that hold the slots, and tells those who wait for them.
+    fn condemn(&self, lost: &[SlotState]) {
+        let pids: Vec<_> = lost.iter().filter_map(|slot| slot.active_pid).collect();
+        if !pids.is_empty() {
+            self.condemned.send_modify(|condemned| condemned.extend(pids));
+        }
+        if !lost.is_empty() {
+            self.slot_freed.notify_waiters();
+        }
+    }
+
+    /// Writes a checkpoint, or makes a restartpoint of one that has just been replayed. Either saves the slots.
     fn checkpoint(&self, state: &mut State) {
         state.wal.checkpoint();
+        if let Some(timeout) = state.limits.idle_slot {
+            let lost = state.slots.invalidate_idle(timeout);
+            self.condemn(&lost);
+        }
+        state.slots.save();
+        // Everything that was replayed is on disk now.
+        state.min_recovery_point = state.wal.flush_position();
         self.remove_old_wal(state);
         self.publish(state);
     }
@@ -105,11 +130,11 @@ impl Cluster {
         }
     }
 
-    /// Lets WAL grow at the configured rate, for ever, with checkpoints on the way. Returns at once if the rate is 0.
+    /// Lets WAL grow at the configured rate while the server runs, for ever, with checkpoints on the way. Returns at once if the rate is 0.
     pub async fn run_wal(&self) {
         /// A hundred steps a second, but none smaller than a page.
         const SMALLEST_STEP: u64 = 8192;
-        let rate = self.inner.limits.wal_rate;
+        let rate = self.inner.wal_rate;
         if rate == 0 {
             return;
         }
@@ -121,7 +146,9 @@ impl Cluster {
             let nanos = u64::try_from(grown * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX);
             let Some(due) = begin.checked_add(Duration::from_nanos(nanos)) else { return };
             tokio::time::sleep_until(due).await;
-            self.grow_wal(step);
+            if self.inner.lock().running {
+                self.grow_wal(step);
+            }
         }
     }
 
@@ -129,7 +156,7 @@ impl Cluster {
     pub fn grow_wal(&self, bytes: u64) {
         let mut state = self.inner.lock();
         state.wal.grow(bytes);
-        if state.wal.since_redo() >= self.inner.limits.checkpoint_distance {
+        if state.wal.since_redo() >= state.limits.checkpoint_distance {
             self.inner.checkpoint(&mut state);
         } else {
             self.inner.publish(&state);

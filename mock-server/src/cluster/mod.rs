@@ -11,6 +11,7 @@ mod entry;
 mod exclusive_backup;
 mod ground_truth;
 mod life;
+mod reload;
 mod running_backups;
 mod server_files;
 mod settings;
@@ -21,6 +22,7 @@ mod synthetic;
 mod tests;
 mod wal;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -38,7 +40,7 @@ use crate::config::{Config, ConfigError, Role, Source};
 use directory::Directory;
 use entry::Origin;
 use running_backups::RunningBackups;
-use settings::Settings;
+use settings::{Limits, Settings};
 use slots::Slots;
 use synthetic::Synthetic;
 use wal::Wal;
@@ -50,7 +52,8 @@ pub use ground_truth::{Truth, ground_truth};
 pub use running_backups::KeptWal;
 pub use server_files::StoredFile;
 pub(crate) use server_files::{ServerFile, ServerFiles, file_access};
-pub use slots::SlotState;
+pub(crate) use settings::parse_span;
+pub use slots::{InvalidationReason, SlotState, WalStatus};
 pub use wal::WalReadError;
 
 /// Entries of a walk; an error ends it.
@@ -77,11 +80,11 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Inner {
     facts: Facts,
-    settings: Settings,
     files: Files,
     /// `pg_control` but for checkpoint, state and recovery point.
     control: ControlFile,
-    limits: Limits,
+    /// Bytes of WAL a second.
+    wal_rate: u64,
     /// What the server was built with.
     compression: CompressionSupport,
     /// What backups with TARGET 'server' write.
@@ -93,6 +96,8 @@ struct Inner {
     flushed: watch::Sender<Lsn>,
     /// Told whenever a slot becomes free.
     slot_freed: Notify,
+    /// The sessions whose slots have lost their WAL: they are to be terminated.
+    condemned: watch::Sender<BTreeSet<i32>>,
 }
 
 /// Facts of the data directory.
@@ -102,19 +107,6 @@ struct Facts {
     system_identifier: u64,
     segment_size: WalSegmentSize,
     checksums: bool,
-}
-
-/// How WAL grows and goes.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    /// Bytes a second.
-    wal_rate: u64,
-    /// `wal_keep_size`, or `wal_keep_segments` in bytes.
-    keep: u64,
-    /// `max_slot_wal_keep_size`.
-    slot_keep: Option<u64>,
-    /// WAL between one checkpoint and the next.
-    checkpoint_distance: u64,
 }
 
 #[derive(Debug)]
@@ -134,6 +126,10 @@ impl Files {
 
 #[derive(Debug)]
 struct State {
+    settings: Settings,
+    /// How often they have changed.
+    reloads: u64,
+    limits: Limits,
     wal: Wal,
     slots: Slots,
     in_recovery: bool,
@@ -142,6 +138,14 @@ struct State {
     label_files: Option<LabelFiles>,
     /// The same with `.old` behind their names.
     old_label_files: Option<LabelFiles>,
+    /// Whether WAL grows: not while the server starts, stops or has stopped.
+    running: bool,
+    /// Whether the last life ended with a shutdown checkpoint, or has not ended.
+    clean: bool,
+    /// Of a standby: `minRecoveryPoint` of `pg_control`, where replay of its files becomes consistent.
+    min_recovery_point: Lsn,
+    /// `lastFpwDisableRecPtr`: where `full_page_writes` was switched off last.
+    full_page_writes_disabled: Option<Lsn>,
 }
 
 impl Inner {
@@ -195,36 +199,44 @@ impl Cluster {
         };
         control.time = epoch;
         let settings = Settings::new(config, &facts);
+        settings.check_walsenders()?;
+        let limits = settings.limits(facts.segment_size)?;
         let compression = settings.compression(facts.version)?;
         let server_files = Arc::new(ServerFiles::new(config.server_root.clone(), files.tablespaces(), facts.version));
         let slots = Slots::new(facts.version, settings.count("max_replication_slots", 10)?);
-        let kept_segments = settings.count("wal_keep_segments", 0)?;
-        let kept_segments = u64::try_from(kept_segments).unwrap_or(u64::MAX).saturating_mul(facts.segment_size.bytes());
-        let limits = Limits {
-            wal_rate: config.wal_rate,
-            keep: settings.megabytes("wal_keep_size")?.unwrap_or(0).max(kept_segments),
-            slot_keep: settings.megabytes("max_slot_wal_keep_size")?,
-            // A checkpoint begins early enough to be done when `max_wal_size` is reached.
-            checkpoint_distance: (settings.megabytes("max_wal_size")?.unwrap_or(1 << 30) / 2)
-                .max(facts.segment_size.bytes()),
-        };
         let flushed = watch::Sender::new(wal.flush_position());
         let in_recovery = config.role == Role::Standby;
-        let (backups, label_files, old_label_files) = (RunningBackups::default(), None, None);
-        let state = Mutex::new(State { wal, slots, in_recovery, backups, label_files, old_label_files });
-        let slot_freed = Notify::new();
+        let mut state = State {
+            min_recovery_point: wal.flush_position(),
+            settings,
+            reloads: 0,
+            limits,
+            wal,
+            slots,
+            in_recovery,
+            running: true,
+            clean: true,
+            full_page_writes_disabled: None,
+            backups: RunningBackups::default(),
+            label_files: None,
+            old_label_files: None,
+        };
+        if !state.settings.flag("full_page_writes", true)? {
+            state.set_full_page_writes(false);
+        }
+        flushed.send_replace(state.wal.flush_position());
         let inner = Inner {
             facts,
-            settings,
             files,
             control,
-            limits,
+            wal_rate: config.wal_rate,
             compression,
             server_files,
             epoch,
-            state,
+            state: Mutex::new(state),
             flushed,
-            slot_freed,
+            slot_freed: Notify::new(),
+            condemned: watch::Sender::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -282,7 +294,7 @@ impl Cluster {
             let value = if self.in_recovery() { "on" } else { "off" };
             return Some(("in_hot_standby".to_owned(), value.to_owned()));
         }
-        self.inner.settings.get(name)
+        self.inner.lock().settings.get(name)
     }
 
     /// The tablespaces without the base directory, by ascending OID.
@@ -347,7 +359,7 @@ impl Cluster {
         control.checkpoint_copy = checkpoint.checkpoint_copy;
         if state.in_recovery {
             control.state = DbState::InArchiveRecovery;
-            control.min_recovery_point = state.wal.flush_position();
+            control.min_recovery_point = state.min_recovery_point;
             control.min_recovery_timeline = state.wal.timeline();
         } else {
             control.state = DbState::InProduction;

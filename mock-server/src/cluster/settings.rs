@@ -1,17 +1,52 @@
 //! What SHOW answers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use backstop_protocol::base_backup::options::compression::CompressionSupport;
 use backstop_protocol::version::ServerVersion;
+use backstop_protocol::wal_file::WalSegmentSize;
 
 use crate::config::{Config, ConfigError, Source};
 
 use super::Facts;
 
+/// How much WAL is kept, in bytes, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// `wal_keep_size`, or `wal_keep_segments` in bytes.
+    pub(super) keep: u64,
+    /// `max_slot_wal_keep_size`.
+    pub(super) slot_keep: Option<u64>,
+    /// `idle_replication_slot_timeout`.
+    pub(super) idle_slot: Option<Duration>,
+    /// `max_wal_size`.
+    pub(super) max_wal_size: u64,
+    /// WAL between one checkpoint and the next.
+    pub(super) checkpoint_distance: u64,
+}
+
 /// The settings of a server by lower-case name, each with its canonical name and value.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings(BTreeMap<String, (String, String)>);
+
+/// Settings whose context is `postmaster` or `internal`.
+const AT_START_ONLY: [&str; 14] = [
+    "archive_mode",
+    "block_size",
+    "data_checksums",
+    "data_directory_mode",
+    "hot_standby",
+    "integer_datetimes",
+    "max_replication_slots",
+    "max_wal_senders",
+    "segment_size",
+    "server_encoding",
+    "server_version",
+    "wal_block_size",
+    "wal_level",
+    "wal_segment_size",
+];
 
 impl Settings {
     pub(super) fn new(config: &Config, facts: &Facts) -> Self {
@@ -86,6 +121,67 @@ impl Settings {
         Ok(support)
     }
 
+    /// How much WAL is kept by these settings.
+    pub(super) fn limits(&self, segment_size: WalSegmentSize) -> Result<Limits, ConfigError> {
+        let segments = u64::try_from(self.count("wal_keep_segments", 0)?).unwrap_or(u64::MAX);
+        // In seconds, and 0 is no limit.
+        let idle_slot = self.span("idle_replication_slot_timeout", 1000)?.filter(|timeout| !timeout.is_zero());
+        let max_wal_size = self.megabytes("max_wal_size")?.unwrap_or(1 << 30);
+        Ok(Limits {
+            keep: self.megabytes("wal_keep_size")?.unwrap_or(0).max(segments.saturating_mul(segment_size.bytes())),
+            slot_keep: self.megabytes("max_slot_wal_keep_size")?,
+            idle_slot,
+            max_wal_size,
+            // A checkpoint begins early enough to be done when `max_wal_size` is reached.
+            checkpoint_distance: (max_wal_size / 2).max(segment_size.bytes()),
+        })
+    }
+
+    /// What `PostmasterMain` checks: with `wal_level = minimal` there is nothing that a walsender could send.
+    pub(super) fn check_walsenders(&self) -> Result<(), ConfigError> {
+        let minimal = self.get("wal_level").is_some_and(|(_, level)| level == "minimal");
+        if minimal && self.count("max_wal_senders", 10)? > 0 {
+            let problem = "WAL streaming (max_wal_senders > 0) requires wal_level \"replica\" or \"logical\"";
+            return Err(ConfigError::invalid("settings.wal_level", problem));
+        }
+        Ok(())
+    }
+
+    /// Changes a setting as ALTER SYSTEM and a reload do.
+    pub(super) fn reload(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let Some((canonical, _)) = self.get(name) else {
+            let problem = format!("unrecognized configuration parameter \"{name}\"");
+            return Err(ConfigError::invalid(format!("settings.{name}"), problem));
+        };
+        if AT_START_ONLY.contains(&canonical.as_str()) {
+            let problem = format!("parameter \"{canonical}\" cannot be changed without restarting the server");
+            return Err(ConfigError::invalid(format!("settings.{canonical}"), problem));
+        }
+        self.set(&canonical, value);
+        Ok(())
+    }
+
+    /// Milliseconds of a setting whose unit without a suffix is `unit` milliseconds. Some(0) as a rule means: never.
+    pub(super) fn span(&self, name: &str, unit: u64) -> Result<Option<Duration>, ConfigError> {
+        let Some((name, value)) = self.get(name) else { return Ok(None) };
+        let problem =
+            || ConfigError::invalid(format!("settings.{name}"), format!("{value:?} is not a time such as \"10min\""));
+        parse_span(&value, unit).map(Some).ok_or_else(problem)
+    }
+
+    /// A Boolean.
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, ConfigError> {
+        let Some((name, value)) = self.get(name) else { return Ok(default) };
+        match value.to_ascii_lowercase().as_str() {
+            "on" | "true" | "yes" | "1" => Ok(true),
+            "off" | "false" | "no" | "0" => Ok(false),
+            _ => {
+                let problem = format!("parameter \"{name}\" requires a Boolean value");
+                Err(ConfigError::invalid(format!("settings.{name}"), problem))
+            }
+        }
+    }
+
     /// A whole number without unit.
     pub(super) fn count(&self, name: &str, default: usize) -> Result<usize, ConfigError> {
         let Some((name, value)) = self.get(name) else { return Ok(default) };
@@ -122,6 +218,24 @@ fn data_directory(source: &Source) -> String {
         Source::Synthetic => "/var/lib/postgresql/data".to_owned(),
         Source::Directory(root) => root.display().to_string(),
     }
+}
+
+/// A time as settings have it: a whole number and a unit, `unit` milliseconds without one.
+pub(crate) fn parse_span(setting: &str, unit: u64) -> Option<Duration> {
+    let setting = setting.trim();
+    let digits = setting.find(|c: char| !c.is_ascii_digit()).unwrap_or(setting.len());
+    let (number, suffix) = setting.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let factor = match suffix.trim() {
+        "" => unit,
+        "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(number.saturating_mul(factor)))
 }
 
 #[cfg(test)]

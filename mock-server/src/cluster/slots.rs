@@ -1,10 +1,12 @@
 //! Physical replication slots and PostgreSQL's words about them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::version::ServerVersion;
+use tokio::time::Instant;
 
 use super::Cluster;
 
@@ -19,8 +21,52 @@ pub struct SlotState {
     pub active_pid: Option<i32>,
     /// The oldest position that it keeps. None: it keeps nothing, since it was never used or was invalidated.
     pub restart_lsn: Option<Lsn>,
-    /// Whether WAL that it needed was removed.
-    pub invalidated: bool,
+    /// Why it can no longer be used, if so.
+    pub invalidation_reason: Option<InvalidationReason>,
+}
+
+/// Why a slot was invalidated: `invalidation_reason` of `pg_replication_slots`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidationReason {
+    /// WAL that it needed was removed.
+    WalRemoved,
+    /// Nobody used it for `idle_replication_slot_timeout` (since 18).
+    IdleTimeout,
+}
+
+impl InvalidationReason {
+    /// PostgreSQL's name of the reason.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WalRemoved => "wal_removed",
+            Self::IdleTimeout => "idle_timeout",
+        }
+    }
+}
+
+/// How safe the WAL is that a slot keeps: `wal_status` of `pg_replication_slots` (since 13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalStatus {
+    /// Within `max_wal_size`.
+    Reserved,
+    /// Beyond `max_wal_size`, but kept by the slot or by `wal_keep_size`.
+    Extended,
+    /// Not kept any more: the next checkpoint may remove it.
+    Unreserved,
+    /// Removed.
+    Lost,
+}
+
+impl WalStatus {
+    /// PostgreSQL's name of the status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Extended => "extended",
+            Self::Unreserved => "unreserved",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// All slots of a server.
@@ -30,11 +76,15 @@ pub(super) struct Slots {
     /// `max_replication_slots`.
     limit: usize,
     by_name: BTreeMap<String, SlotState>,
+    /// The `restart_lsn` that lies on disk, of those that are not temporary. Status updates do not get there; checkpoints do.
+    saved: BTreeMap<String, Option<Lsn>>,
+    /// Since when nobody holds them.
+    inactive_since: BTreeMap<String, Instant>,
 }
 
 impl Slots {
     pub(super) fn new(version: ServerVersion, limit: usize) -> Self {
-        Self { version, limit, by_name: BTreeMap::new() }
+        Self { version, limit, by_name: BTreeMap::new(), saved: BTreeMap::new(), inactive_since: BTreeMap::new() }
     }
 
     pub(super) fn all(&self) -> Vec<SlotState> {
@@ -65,8 +115,13 @@ impl Slots {
                 .with_hint(format!("Free one or increase {setting}.")));
         }
         let active_pid = temporary.then_some(pid);
-        let slot = SlotState { name: name.to_owned(), temporary, active_pid, restart_lsn: reserve, invalidated: false };
+        let slot =
+            SlotState { name: name.to_owned(), temporary, active_pid, restart_lsn: reserve, invalidation_reason: None };
         self.by_name.insert(name.to_owned(), slot);
+        if !temporary {
+            self.saved.insert(name.to_owned(), reserve);
+            self.inactive_since.insert(name.to_owned(), Instant::now());
+        }
         Ok(())
     }
 
@@ -89,13 +144,15 @@ impl Slots {
     pub(super) fn acquire(&mut self, name: &str, pid: i32) -> Result<SlotState, Diagnostic> {
         let refuses_invalidated = self.version.refuses_invalidated_slots();
         let slot = self.held_by(name, pid)?;
-        if slot.invalidated && refuses_invalidated {
+        if let Some(reason) = slot.invalidation_reason.filter(|_| refuses_invalidated) {
             let message = format!("can no longer access replication slot \"{name}\"");
             return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
-                .with_detail("This replication slot has been invalidated due to \"wal_removed\"."));
+                .with_detail(format!("This replication slot has been invalidated due to \"{}\".", reason.name())));
         }
         slot.active_pid = Some(pid);
-        Ok(slot.clone())
+        let slot = slot.clone();
+        self.inactive_since.remove(name);
+        Ok(slot)
     }
 
     /// Gives the slot back, unless it is temporary.
@@ -105,17 +162,20 @@ impl Slots {
             && slot.active_pid == Some(pid)
         {
             slot.active_pid = None;
+            self.inactive_since.insert(name.to_owned(), Instant::now());
         }
     }
 
     pub(super) fn drop(&mut self, name: &str, pid: i32) -> Result<(), Diagnostic> {
         self.held_by(name, pid)?;
-        self.by_name.remove(name);
+        self.drop_by_force(name);
         Ok(())
     }
 
     /// Drops a slot whoever holds it, and says who did.
     pub(super) fn drop_by_force(&mut self, name: &str) -> Option<SlotState> {
+        self.saved.remove(name);
+        self.inactive_since.remove(name);
         self.by_name.remove(name)
     }
 
@@ -128,13 +188,36 @@ impl Slots {
         self.drop_temporary(pid);
         for slot in self.by_name.values_mut().filter(|slot| slot.active_pid == Some(pid)) {
             slot.active_pid = None;
+            self.inactive_since.insert(slot.name.clone(), Instant::now());
+        }
+    }
+
+    /// What outlives no server, whoever holds it.
+    pub(super) fn drop_all_temporary(&mut self) {
+        self.by_name.retain(|_, slot| !slot.temporary);
+    }
+
+    /// `CheckPointReplicationSlots`: what a crash will leave.
+    pub(super) fn save(&mut self) {
+        for (name, saved) in &mut self.saved {
+            *saved = self.by_name.get(name).and_then(|slot| slot.restart_lsn);
+        }
+    }
+
+    /// Everything that was not saved is lost, and nobody holds a slot any more.
+    pub(super) fn crash(&mut self) {
+        self.drop_all_temporary();
+        for slot in self.by_name.values_mut() {
+            slot.active_pid = None;
+            slot.restart_lsn = self.saved.get(&slot.name).copied().flatten();
+            self.inactive_since.insert(slot.name.clone(), Instant::now());
         }
     }
 
     /// `PhysicalConfirmReceivedLocation`: the client has flushed WAL up to `flushed`.
     pub(super) fn confirm(&mut self, name: &str, flushed: Lsn) {
         if let Some(slot) = self.by_name.get_mut(name)
-            && !slot.invalidated
+            && slot.invalidation_reason.is_none()
             && !flushed.is_invalid()
         {
             slot.restart_lsn = Some(flushed);
@@ -148,11 +231,30 @@ impl Slots {
 
     /// Invalidates the slots that keep a position before `oldest`, and returns them as they were.
     pub(super) fn invalidate_before(&mut self, oldest: Lsn) -> Vec<SlotState> {
+        self.invalidate(InvalidationReason::WalRemoved, |slot, _| slot.restart_lsn.is_some_and(|lsn| lsn < oldest))
+    }
+
+    /// Invalidates the slots that keep WAL and that nobody has held for so long, and returns them as they were.
+    pub(super) fn invalidate_idle(&mut self, timeout: Duration) -> Vec<SlotState> {
+        let now = Instant::now();
+        self.invalidate(InvalidationReason::IdleTimeout, |slot, since| {
+            slot.restart_lsn.is_some() && since.is_some_and(|since| now.saturating_duration_since(since) >= timeout)
+        })
+    }
+
+    fn invalidate(
+        &mut self,
+        reason: InvalidationReason,
+        which: impl Fn(&SlotState, Option<Instant>) -> bool,
+    ) -> Vec<SlotState> {
         let mut lost = Vec::new();
-        for slot in self.by_name.values_mut().filter(|slot| slot.restart_lsn.is_some_and(|lsn| lsn < oldest)) {
-            lost.push(slot.clone());
-            slot.restart_lsn = None;
-            slot.invalidated = true;
+        for slot in self.by_name.values_mut() {
+            if which(slot, self.inactive_since.get(&slot.name).copied()) {
+                lost.push(slot.clone());
+                slot.restart_lsn = None;
+                slot.invalidation_reason = Some(reason);
+                self.saved.entry(slot.name.clone()).and_modify(|saved| *saved = None);
+            }
         }
         lost
     }
@@ -225,7 +327,35 @@ impl Cluster {
     /// Lets go of everything that the session `pid` holds.
     pub fn end_session(&self, pid: i32) {
         self.inner.lock().slots.end_session(pid);
+        self.inner.condemned.send_if_modified(|condemned| condemned.remove(&pid));
         self.inner.slot_freed.notify_waiters();
+    }
+
+    /// Resolves when a slot that the session `pid` holds has lost its WAL: the session is to be terminated.
+    pub(crate) async fn condemned(&self, pid: i32) {
+        let mut condemned = self.inner.condemned.subscribe();
+        if condemned.wait_for(|condemned| condemned.contains(&pid)).await.is_err() {
+            // The sender lives as long as the cluster.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// `GetWALAvailability` and what `pg_replication_slots` makes of it. None: the slot keeps nothing.
+    pub fn wal_status(&self, slot: &SlotState) -> Option<WalStatus> {
+        if slot.invalidation_reason.is_some() {
+            return Some(WalStatus::Lost);
+        }
+        let (size, state) = (self.segment_size(), self.inner.lock());
+        let segment = size.segment_of(slot.restart_lsn?);
+        let current = size.segment_of(state.wal.flush_position());
+        let within = current.saturating_sub(state.limits.max_wal_size / size.bytes() + 1).max(1);
+        Some(if segment >= state.oldest_kept_segment(size) {
+            if segment >= within { WalStatus::Reserved } else { WalStatus::Extended }
+        } else if segment >= size.segment_of(state.wal.oldest()) || slot.active_pid.is_some() {
+            WalStatus::Unreserved
+        } else {
+            WalStatus::Lost
+        })
     }
 
     /// A slot as READ_REPLICATION_SLOT sees it.

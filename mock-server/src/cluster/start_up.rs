@@ -1,13 +1,13 @@
-//! The end of a server by a crash, and its start-up from what lies in the data directory.
+//! The end of a server, by a shutdown or a crash, and its start-up from what lies in the data directory.
 
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 
-use super::{Cluster, Inner};
+use super::{Cluster, Inner, State};
 
 impl Inner {
     /// What the startup process says when WAL does not reach back to the checkpoint of `backup_label`.
-    fn checkpoint_lost(&self) -> Diagnostic {
-        let directory = self.settings.get("data_directory").map(|(_, value)| value).unwrap_or_default();
+    fn checkpoint_lost(&self, state: &State) -> Diagnostic {
+        let directory = state.settings.get("data_directory").map(|(_, value)| value).unwrap_or_default();
         let not_restoring =
             format!("If you are not restoring from a backup, try removing the file \"{directory}/backup_label\".");
         let hint = if self.facts.version.label_hint_names_signal_file() {
@@ -24,16 +24,43 @@ impl Inner {
 }
 
 impl Cluster {
+    /// Says whether the server runs. While it does not, WAL does not grow.
+    pub(crate) fn set_running(&self, running: bool) {
+        self.inner.lock().running = running;
+    }
+
+    /// Ends the cluster's life in good order (`ShutdownXLOG`): a primary writes a shutdown checkpoint, a standby makes a
+    /// restartpoint. Temporary slots are gone.
+    pub(crate) fn shut_down(&self) {
+        let mut state = self.inner.lock();
+        state.running = false;
+        state.clean = true;
+        state.slots.drop_all_temporary();
+        state.slots.save();
+        if state.in_recovery {
+            state.min_recovery_point = state.wal.flush_position();
+        } else {
+            state.wal.shutdown_checkpoint();
+            self.inner.remove_old_wal(&mut state);
+        }
+        self.inner.publish(&state);
+    }
+
     /// A crash of the server: its shared memory is lost, and with it every running backup. What lies in the data directory
-    /// stays, the label of an exclusive backup too.
+    /// stays: WAL, slots as they were saved last, the label of an exclusive backup.
     pub fn crash(&self) {
         let mut state = self.inner.lock();
+        state.running = false;
+        state.clean = false;
         state.backups.clear();
         state.wal.abort_backups();
+        state.slots.crash();
+        self.inner.slot_freed.notify_waiters();
     }
 
     /// Starts up from the data directory (`StartupXLOG`). A `backup_label` says where replay begins, as in a copy: the
-    /// server cannot know that it is its own. Replay from there needs WAL that checkpoints may have removed since.
+    /// server cannot know that it is its own. Replay from there needs WAL that checkpoints may have removed since. A primary
+    /// that had crashed writes an end-of-recovery checkpoint, of the same kind as that of a shutdown.
     ///
     /// # Errors
     /// FATAL `could not locate required checkpoint record`. The server stays down until the file is
@@ -45,9 +72,16 @@ impl Cluster {
             size.segment_of(files.checkpoint) < size.segment_of(state.wal.oldest())
         });
         if lost {
-            return Err(self.inner.checkpoint_lost());
+            return Err(self.inner.checkpoint_lost(&state));
         }
         state.retire_label();
+        state.running = true;
+        // A standby goes on replaying, and what was shut down has nothing to replay.
+        if !std::mem::replace(&mut state.clean, true) && !state.in_recovery {
+            state.wal.shutdown_checkpoint();
+            self.inner.remove_old_wal(&mut state);
+            self.inner.publish(&state);
+        }
         Ok(())
     }
 }

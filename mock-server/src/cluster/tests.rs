@@ -386,7 +386,8 @@ fn settings_keep_wal_and_limit_slots() {
     limited.checkpoint();
     assert_eq!(limited.segment_size().segment_of(limited.oldest_wal()), 8);
     let slot = limited.read_slot("slow").expect("the slot");
-    assert!(slot.invalidated && slot.restart_lsn.is_none());
+    assert_eq!((slot.invalidation_reason, slot.restart_lsn), (Some(InvalidationReason::WalRemoved), None));
+    assert_eq!(limited.wal_status(&slot), Some(WalStatus::Lost));
 }
 
 #[test]

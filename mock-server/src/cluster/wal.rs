@@ -5,7 +5,7 @@ use std::io;
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::{TimelineHistory, TimelineId, TimelineSwitch};
 use backstop_protocol::wal::log::{BackupStart, RecordPlan, WalLog, WalLogConfig, WalLogError};
-use backstop_protocol::wal::record::Record;
+use backstop_protocol::wal::record::{CheckPoint, Record};
 use backstop_protocol::wal::stream::PgTimestamp;
 use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
 
@@ -161,6 +161,22 @@ impl Wal {
 
     pub(super) fn checkpoint(&mut self) {
         self.checkpoint = self.current.online_checkpoint();
+    }
+
+    /// Writes the checkpoint of a shutdown, or of the end of a crash recovery, which is of the same kind.
+    pub(super) fn shutdown_checkpoint(&mut self) {
+        self.checkpoint = self.current.shutdown_checkpoint();
+    }
+
+    /// Whether checkpoints say that full-page images are written.
+    pub(super) fn full_page_writes(&self) -> bool {
+        self.current.checkpoint().full_page_writes
+    }
+
+    /// Writes an FPW_CHANGE record and returns where it begins.
+    pub(super) fn set_full_page_writes(&mut self, on: bool) -> Lsn {
+        self.current.set_checkpoint(CheckPoint { full_page_writes: on, ..*self.current.checkpoint() });
+        self.current.insert(Record::FullPageWrites(on)).start
     }
 
     pub(super) fn backup_start(&mut self) -> BackupStart {

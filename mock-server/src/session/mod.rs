@@ -38,8 +38,9 @@ use backstop_protocol::version::ServerVersion;
 
 use self::throttle::Throttle;
 use self::wire::{Received, Wire};
-use crate::fault::{Moment, Role, ShutdownMode};
-use crate::server::{BackupOutcome, Life, Order, Phase, Seat, Shared};
+use crate::fault::{Moment, Role};
+use crate::phase::Phase;
+use crate::server::{BackupOutcome, Order, Seat, Shared};
 use crate::transport::Stream;
 
 /// How long a session that ends waits for its client to take the last bytes.
@@ -105,6 +106,8 @@ pub(crate) struct Session {
     settings: BTreeMap<String, String>,
     /// What `in_hot_standby` was reported as.
     reported_standby: bool,
+    /// How often settings had changed when the session looked last.
+    reloads: u64,
     /// Whether start-up is over, so that messages count.
     counts: bool,
     /// Whether any fault counts messages.
@@ -128,6 +131,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, seat: Arc<Seat>, stream: Stream) 
         database: None,
         settings: BTreeMap::new(),
         reported_standby: false,
+        reloads: shared.cluster.reloads(),
         counts: false,
         counted: shared.counts_messages(),
         backup_runs: false,
@@ -139,10 +143,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, seat: Arc<Seat>, stream: Stream) 
     };
     // Also when the task is aborted or panics: the book must not name sessions that are not there.
     let _leave = Leave { shared: shared.clone(), seat: seat.clone() };
-    let began = *shared.life.borrow();
     let ending = tokio::select! {
         biased;
-        ending = struck_down(&shared, &seat, began) => ending,
+        ending = struck_down(&shared, &seat) => ending,
         ending = session.converse() => ending,
     };
     session.finish(ending).await;
@@ -162,17 +165,19 @@ impl Drop for Leave {
 }
 
 /// Resolves when the server, another session or the clock ends this session.
-async fn struck_down(shared: &Shared, seat: &Seat, began: Life) -> Ending {
+async fn struck_down(shared: &Shared, seat: &Seat) -> Ending {
     let (mut life, mut order) = (shared.life.subscribe(), seat.order.subscribe());
+    let mut condemned = pin!(shared.cluster.condemned(seat.pid));
     loop {
         let now = *life.borrow_and_update();
-        if now.crashes != began.crashes {
+        if now.crashes != seat.began.crashes {
             return Ending::Crash;
         }
-        // A session that began during the shutdown is refused by its start-up; one that streams ends in its own way.
-        let fast = now.phase == Phase::Stopping(ShutdownMode::Fast) && began.phase == Phase::Running;
-        if fast && !seat.streams.load(Ordering::SeqCst) {
-            return Ending::Fatal(terminated());
+        // A session that the postmaster has not taken in is refused by its start-up; one that streams ends in its own way.
+        let stops = now.phase.stops_walsenders() && seat.began.phase == Phase::Running;
+        if stops && !seat.streams.load(Ordering::SeqCst) {
+            let admitted = seat.admitted.load(Ordering::SeqCst);
+            return if admitted { Ending::Fatal(terminated()) } else { Ending::Close };
         }
         match *order.borrow_and_update() {
             Some(Order::Terminate) => return Ending::Fatal(terminated()),
@@ -181,7 +186,12 @@ async fn struck_down(shared: &Shared, seat: &Seat, began: Life) -> Ending {
             None => {}
         }
         // The senders live as long as what is borrowed here.
-        tokio::select! { biased; _ = life.changed() => {}, _ = order.changed() => {} }
+        tokio::select! {
+            biased;
+            _ = life.changed() => {}
+            _ = order.changed() => {}
+            () = &mut condemned => return Ending::Fatal(terminated()),
+        }
     }
 }
 
@@ -219,6 +229,7 @@ impl Session {
             FrontendMessage::Terminate => return Err(Ending::Terminated),
             FrontendMessage::Query(text) => {
                 self.forget_cancel();
+                self.hear_of_reload();
                 self.run(&text).await
             }
             // Leftovers of a COPY that an error has ended, and Flush, have no answer.
@@ -249,6 +260,17 @@ impl Session {
                 Ok(()) => return Ok(()),
                 Err(Stop::Error(error)) => self.report(error).await?,
                 Err(Stop::End(ending)) => return Err(ending),
+            }
+        }
+    }
+
+    /// `ProcessConfigFile`: settings that changed since the last command.
+    fn hear_of_reload(&mut self) {
+        let reloads = self.shared.cluster.reloads();
+        if std::mem::replace(&mut self.reloads, reloads) != reloads && self.version.repeats_settings_after_reload() {
+            for name in ["client_encoding", "DateStyle", "TimeZone"] {
+                let value = self.reported(name);
+                self.say_unasked(&BackendMessage::ParameterStatus { name: name.to_owned(), value });
             }
         }
     }

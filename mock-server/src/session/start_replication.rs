@@ -1,7 +1,6 @@
 //! START_REPLICATION.
 
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,10 +16,10 @@ use tokio::time::Instant;
 use super::faults::sleep_until;
 use super::output::{INT8, TEXT, column, row, value, write_data};
 use super::wire::Received;
-use super::{Ending, Session, Stop, canceled, terminated};
-use crate::cluster::WalReadError;
-use crate::fault::{Action, Moment, ShutdownMode, Stop as FaultStop};
-use crate::server::Phase;
+use super::{Ending, Session, Stop, canceled};
+use crate::cluster::{WalReadError, parse_span};
+use crate::fault::{Action, Moment, Stop as FaultStop};
+use crate::phase::Phase;
 
 /// `MAX_SEND_SIZE`: 16 pages of WAL in one message.
 const MAX_SEND_SIZE: u64 = 128 << 10;
@@ -51,6 +50,8 @@ struct Streaming {
     waiting_for_reply: bool,
     /// `wal_sender_timeout`.
     timeout: Option<Duration>,
+    /// During a shutdown: when the postmaster tells that the shutdown checkpoint is written (SIGUSR2).
+    finish_at: Option<Instant>,
     /// Positions of faults, ascending.
     stops: Vec<FaultStop>,
 }
@@ -65,19 +66,20 @@ impl Session {
             self.shared.cluster.acquire_slot(slot, self.seat.pid)?;
         }
         let streamed = self.stream(start.slot.clone(), timeline, start.start).await;
-        self.seat.streams.store(false, Ordering::SeqCst);
+        self.shared.note_streaming(&self.seat, false);
         if let Some(slot) = &start.slot {
             self.shared.cluster.release_slot(slot, self.seat.pid);
         }
         let next = streamed?;
+        // `got_STOPPING`: the stream was all that kept the process.
+        if self.shared.life.borrow().phase.stops_walsenders() {
+            return Err(Ending::Close.into());
+        }
         if let Some((timeline, position)) = next {
             let columns = vec![column("next_tli", INT8, -1), column("next_tli_startpos", TEXT, -1)];
             self.rows(columns, vec![row([value(timeline), value(position)])]).await?;
         }
-        self.complete("START_STREAMING").await?;
-        // While it streamed, a fast shutdown let it be.
-        let phase = self.shared.life.borrow().phase;
-        if phase == Phase::Stopping(ShutdownMode::Fast) { Err(Ending::Fatal(terminated()).into()) } else { Ok(()) }
+        self.complete("START_STREAMING").await
     }
 
     /// The stream itself. If its timeline has ended, the next one and where that begins.
@@ -106,7 +108,7 @@ impl Session {
                 format!("requested starting point {start} is ahead of the WAL flush position of this server {flushed}");
             return Err(internal(message).into());
         }
-        self.seat.streams.store(true, Ordering::SeqCst);
+        self.shared.note_streaming(&self.seat, true);
         let mut streaming = Streaming {
             slot,
             timeline,
@@ -119,6 +121,7 @@ impl Session {
             last_reply: Instant::now(),
             waiting_for_reply: false,
             timeout: self.wal_sender_timeout(),
+            finish_at: None,
             stops: self.shared.plan(|plan| plan.stops_in_wal(start, &self.seat.identity())),
         };
         self.stream_until_done(&mut streaming).await?;
@@ -169,8 +172,7 @@ impl Session {
                 streaming.done_sending = true;
                 continue;
             }
-            let stopping = matches!(life.borrow_and_update().phase, Phase::Stopping(_));
-            if stopping && !streaming.done_sending {
+            if life.borrow_and_update().phase == Phase::EndingStreams {
                 self.finish_for_shutdown(streaming).await?;
             }
             self.flush().await?;
@@ -301,12 +303,16 @@ impl Session {
 
     /// `WalSndDone`: everything was sent; the session ends when the client has confirmed it.
     async fn finish_for_shutdown(&mut self, streaming: &mut Streaming) -> Result<(), Stop> {
+        let (now, delay) = (Instant::now(), self.version.shutdown_signal_delay());
+        if *streaming.finish_at.get_or_insert(now + delay) > now {
+            return Ok(());
+        }
         let confirmed = if streaming.flush.is_invalid() { streaming.write } else { streaming.flush };
         if confirmed == streaming.sent {
             self.complete("COPY 0").await?;
             return Err(Ending::Close.into());
         }
-        if !streaming.waiting_for_reply && self.version.requests_reply_at_shutdown() {
+        if !streaming.waiting_for_reply {
             streaming.waiting_for_reply = true;
             self.keepalive(streaming, true).await?;
         }
@@ -316,8 +322,12 @@ impl Session {
     /// Asks a silent client for an answer, and gives up on one that stays silent.
     async fn check_timeout(&mut self, streaming: &mut Streaming) -> Result<(), Stop> {
         let Some(timeout) = streaming.timeout else { return Ok(()) };
-        if streaming.last_reply.elapsed() >= timeout {
+        let silence = streaming.last_reply.elapsed();
+        if silence >= timeout {
             return Err(Ending::Close.into());
+        }
+        if silence < timeout / 2 || streaming.waiting_for_reply {
+            return Ok(());
         }
         streaming.waiting_for_reply = true;
         self.keepalive(streaming, true).await
@@ -328,16 +338,19 @@ impl Session {
         let name = "wal_sender_timeout";
         let setting = self.settings.get(name).cloned();
         let setting = setting.or_else(|| self.shared.cluster.show(name).map(|(_, value)| value));
-        let timeout = parse_duration(setting.as_deref().unwrap_or("60s")).unwrap_or(Duration::from_secs(60));
+        let timeout = parse_span(setting.as_deref().unwrap_or("60s"), 1).unwrap_or(Duration::from_secs(60));
         (!timeout.is_zero()).then_some(timeout)
     }
 }
 
 impl Streaming {
-    /// When the client's silence matters next.
+    /// When the client's silence matters next, or the end of a shutdown.
     fn deadline(&self) -> Option<Instant> {
-        let timeout = self.timeout?;
-        self.last_reply.checked_add(if self.waiting_for_reply { timeout } else { timeout / 2 })
+        let silence = self.timeout.and_then(|timeout| {
+            self.last_reply.checked_add(if self.waiting_for_reply { timeout } else { timeout / 2 })
+        });
+        let finish = self.finish_at.filter(|finish| *finish > Instant::now());
+        silence.into_iter().chain(finish).min()
     }
 }
 
@@ -354,21 +367,4 @@ pub(super) fn wal_error(error: &WalReadError) -> Diagnostic {
 /// The lowest bits of a byte.
 pub(super) fn mask(bits: u8) -> u8 {
     u8::try_from((1_u16 << bits.min(8)) - 1).unwrap_or(u8::MAX)
-}
-
-/// A setting in milliseconds, or with a unit.
-fn parse_duration(setting: &str) -> Option<Duration> {
-    let setting = setting.trim();
-    let digits = setting.find(|c: char| !c.is_ascii_digit()).unwrap_or(setting.len());
-    let (number, unit) = setting.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let factor = match unit.trim() {
-        "" | "ms" => 1,
-        "s" => 1000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    Some(Duration::from_millis(number.saturating_mul(factor)))
 }

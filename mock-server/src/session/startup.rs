@@ -1,5 +1,6 @@
 //! Start-up: from the first byte to the first ReadyForQuery.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState, TransactionStatus};
@@ -7,7 +8,7 @@ use backstop_protocol::frontend::{Startup, StartupPacket};
 
 use super::{Ending, Session, Stop, on_off};
 use crate::fault::Moment;
-use crate::server::Phase;
+use crate::phase::Phase;
 use crate::transcript::{Direction, Said};
 
 /// `authentication_timeout`.
@@ -27,7 +28,7 @@ enum Replication {
 impl Session {
     /// Everything up to and with the first ReadyForQuery. An error here ends the session.
     pub(super) async fn start_up(&mut self) -> Result<(), Stop> {
-        if self.shared.life.borrow().phase == Phase::Failed {
+        if self.seat.began.phase == Phase::Stopped {
             return Err(Ending::Reset.into());
         }
         // Faults may stretch the start-up at will: only waiting for the client is limited.
@@ -44,7 +45,7 @@ impl Session {
         }
         if !self.shared.take_walsender_place(&self.seat) {
             let setting = self.version.setting_in_message("max_wal_senders");
-            let limit = self.shared.config.max_wal_senders;
+            let limit = self.shared.cluster.max_wal_senders();
             let message = format!("number of requested standby connections exceeds {setting} (currently {limit})");
             return Err(Diagnostic::error(SqlState::TOO_MANY_CONNECTIONS, message).into());
         }
@@ -52,6 +53,7 @@ impl Session {
             Ok(authenticated) => authenticated?,
             Err(_) => return Err(Ending::Close.into()),
         }
+        self.seat.admitted.store(true, Ordering::SeqCst);
         self.take_settings(&startup)?;
         if replication == Replication::Database {
             let name = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(&self.user).to_owned();
@@ -174,16 +176,26 @@ impl Session {
         }
     }
 
-    /// A server that shuts down or recovers takes nobody in.
+    /// `canAcceptConnections`: what the postmaster decided when the connection came.
     fn refuse_when_down(&self) -> Result<(), Stop> {
-        let message = match self.shared.life.borrow().phase {
-            Phase::Running => return Ok(()),
-            Phase::Stopping(_) => "the database system is shutting down",
-            Phase::Recovering => "the database system is in recovery mode",
-            // Who came before the start-up failed.
-            Phase::Failed => return Err(Ending::Reset.into()),
-        };
-        Err(Diagnostic::error(SqlState::CANNOT_CONNECT_NOW, message).into())
+        let refusal = |message: &str| Diagnostic::error(SqlState::CANNOT_CONNECT_NOW, message);
+        let (starting_up, explains) = (refusal("the database system is starting up"), self.version.explains_refusals());
+        let warm = self.shared.cluster.is_warm_standby();
+        Err(match self.seat.began.phase {
+            Phase::Running if !warm => return Ok(()),
+            Phase::StartingUp => starting_up,
+            Phase::RecoveryMode => refusal("the database system is in recovery mode"),
+            Phase::Running | Phase::NotConsistent if !explains => starting_up,
+            Phase::Running | Phase::NotConsistent if warm => {
+                refusal("the database system is not accepting connections").with_detail("Hot standby mode is disabled.")
+            }
+            Phase::Running | Phase::NotConsistent => refusal("the database system is not yet accepting connections")
+                .with_detail("Consistent recovery state has not been yet reached."),
+            Phase::SmartShutdown | Phase::Stopping | Phase::EndingStreams | Phase::Stopped => {
+                refusal("the database system is shutting down")
+            }
+        }
+        .into())
     }
 
     /// Settings in the start-up packet, and in its `options` as `-c name=value`.
@@ -222,7 +234,7 @@ impl Session {
     }
 
     /// A reported setting's value in this session.
-    fn reported(&self, name: &str) -> String {
+    pub(super) fn reported(&self, name: &str) -> String {
         let encoding = if self.database.is_some() { "UTF8" } else { "SQL_ASCII" };
         match name {
             "client_encoding" | "server_encoding" => return encoding.to_owned(),

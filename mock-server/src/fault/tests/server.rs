@@ -122,6 +122,10 @@ async fn a_fast_shutdown_terminates_backups_and_lets_streams_finish() {
     let (messages, end) = client.query("SHOW data_directory_mode").await;
     let fatal = "FATAL 57P01: terminating connection due to administrator command";
     assert_eq!((diagnostics(&messages), end), (vec![fatal.to_owned()], End::Closed(0)));
+    let mut refused = Client::connect(&server);
+    refused.start_up("refused").await;
+    let (messages, _) = refused.read().await;
+    assert_eq!(diagnostics(&messages), ["FATAL 57P03: the database system is shutting down"]);
     let (messages, end) = {
         let asked = stream
             .read_until(|message| matches!(message, BackendMessage::CopyData(data) if data.starts_with(b"k")))
@@ -143,8 +147,7 @@ async fn a_fast_shutdown_terminates_backups_and_lets_streams_finish() {
     assert_eq!((messages, end), (vec![BackendMessage::CommandComplete("COPY 0".to_owned())], End::Closed(0)));
     let mut late = Client::connect(&server);
     late.start_up("late").await;
-    let (messages, _) = late.read().await;
-    assert_eq!(diagnostics(&messages), ["FATAL 57P03: the database system is shutting down"]);
+    assert_eq!(late.read().await, (vec![], End::Reset), "nobody is there");
 }
 
 fn standby(faults: Vec<crate::fault::Fault>) -> Server {
