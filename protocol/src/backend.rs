@@ -7,6 +7,7 @@ pub use crate::decode::MessageError;
 pub use crate::diagnostic::{Diagnostic, Severity, SqlState};
 use crate::frame::{Frame, write_frame};
 use crate::frontend::put_c_string;
+use crate::version::ServerVersion;
 
 /// Where a session stands between commands: the byte of ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,8 +232,13 @@ impl BackendMessage {
         }
     }
 
-    /// Appends the message.
+    /// Appends the message as the newest release sends it.
     pub fn encode(&self, out: &mut BytesMut) {
+        self.encode_as(ServerVersion::NEWEST, out);
+    }
+
+    /// Appends the message as `version` sends it. Releases differ in the fields of ErrorResponse and NoticeResponse alone.
+    pub fn encode_as(&self, version: ServerVersion, out: &mut BytesMut) {
         write_frame(out, self.tag(), |out| match self {
             Self::Authentication(authentication) => encode_authentication(authentication, out),
             Self::ParameterStatus { name, value } => {
@@ -273,7 +279,7 @@ impl BackendMessage {
                 }
             }
             Self::CommandComplete(tag) => put_c_string(out, tag.as_bytes()),
-            Self::ErrorResponse(diagnostic) | Self::NoticeResponse(diagnostic) => diagnostic.encode(out),
+            Self::ErrorResponse(diagnostic) | Self::NoticeResponse(diagnostic) => diagnostic.encode(version, out),
             // Overall format text, no columns.
             Self::CopyInResponse | Self::CopyOutResponse | Self::CopyBothResponse => out.put_slice(&[0; 3]),
             Self::CopyData(data) => out.put_slice(data),

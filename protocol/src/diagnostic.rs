@@ -1,5 +1,8 @@
 //! Errors, warnings and notices as they travel: ErrorResponse and NoticeResponse.
 
+mod origin;
+mod origins;
+
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
@@ -8,6 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::decode::{Fields, MessageError};
 use crate::frontend::put_c_string;
+use crate::version::ServerVersion;
+
+pub use origin::Origin;
 
 /// A five-character error code. The names are those of PostgreSQL's appendix "Error Codes".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
@@ -225,13 +231,17 @@ impl Diagnostic {
         })
     }
 
-    pub(crate) fn encode(&self, out: &mut BytesMut) {
+    /// Appends the fields as `version` sends them: `V` since 9.6, and where in its source the message is raised.
+    pub(crate) fn encode(&self, version: ServerVersion, out: &mut BytesMut) {
+        let origin = Origin::of(version, self.severity, &self.message);
         let mut field = |kind: u8, text: &str| {
             out.put_u8(kind);
             put_c_string(out, text.as_bytes());
         };
         field(b'S', self.severity.as_str());
-        field(b'V', self.severity.as_str());
+        if version.sends_untranslated_severity() {
+            field(b'V', self.severity.as_str());
+        }
         field(b'C', self.code.as_str());
         field(b'M', &self.message);
         for (kind, text) in [(b'D', &self.detail), (b'H', &self.hint)] {
@@ -242,10 +252,9 @@ impl Diagnostic {
         if let Some(position) = self.position {
             field(b'P', &position.to_string());
         }
-        // Where in PostgreSQL's source it was raised: always sent, never meaningful here.
-        field(b'F', "walsender.c");
-        field(b'L', "1");
-        field(b'R', "exec_replication_command");
+        field(b'F', origin.file);
+        field(b'L', &origin.line.to_string());
+        field(b'R', origin.routine);
         out.put_u8(0);
     }
 }

@@ -156,6 +156,11 @@ impl ServerVersion {
         self >= Self::V15
     }
 
+    /// Whether ErrorResponse and NoticeResponse carry the severity twice, the second time (field `V`) never translated.
+    pub fn sends_untranslated_severity(self) -> bool {
+        self >= Self::V9_6
+    }
+
     /// Whether BASE_BACKUP knows `MAX_RATE`.
     pub fn has_max_rate(self) -> bool {
         self >= Self::V9_4

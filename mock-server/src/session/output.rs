@@ -49,8 +49,8 @@ impl Session {
 
     /// Sends a message.
     pub(super) async fn send(&mut self, message: BackendMessage) -> Result<(), Stop> {
-        let detail = describe(&message);
-        self.put(message.name(), &detail, 0, false, |out| message.encode(out)).await
+        let (detail, version) = (describe(&message), self.version);
+        self.put(message.name(), &detail, 0, false, |out| message.encode_as(version, out)).await
     }
 
     /// Sends what stands at a point of the protocol: faults can leave it out or say it twice.
@@ -115,7 +115,7 @@ impl Session {
             folds: false,
         };
         self.shared.record(self.seat.number, &said);
-        message.encode(&mut self.wire.output);
+        message.encode_as(self.version, &mut self.wire.output);
     }
 
     /// CommandComplete.

@@ -240,12 +240,14 @@ impl Session {
             "client_encoding" | "server_encoding" => return encoding.to_owned(),
             "session_authorization" => return self.user.clone(),
             "in_hot_standby" => return on_off(self.reported_standby).to_owned(),
-            "server_version" => return self.version.announced().to_owned(),
             "is_superuser" => return "off".to_owned(),
             _ => {}
         }
         if let Some(value) = self.settings.get(name) {
             return value.clone();
+        }
+        if let ("server_version", Some((_, value))) = (name, self.shared.cluster.show(name)) {
+            return value;
         }
         let default = match name {
             "application_name" => "",

@@ -94,10 +94,6 @@ impl Archive {
         self.input.drain(..at);
     }
 
-    fn incomplete(&self) -> bool {
-        self.left > 0 || self.padding > 0 || !self.input.is_empty()
-    }
-
     /// Compares the archive with the summary of a recorded one.
     ///
     /// The order in which a server reads its directories is its file system's; relation files are the cluster's own. What is
@@ -105,8 +101,6 @@ impl Archive {
     /// the contents of `backup_label` and `tablespace_map`, the headers and the end.
     pub(crate) fn compare(&self, recorded: &Value, same: &mut Correspondence) -> Result<(), String> {
         let number = |key: &str| usize::try_from(recorded[key].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
-        let unfinished = recorded.get("incomplete").is_some()
-            || number("zero_blocks_at_end") == 0 && self.zero_blocks == 0 && self.incomplete();
         let count = |what: &str, expected: usize, got: usize| {
             if expected == got { Ok(()) } else { Err(format!("archive: {what}: {got} instead of {expected}")) }
         };
@@ -122,6 +116,9 @@ impl Archive {
         }
         let Some(recorded_members) = recorded["members"].as_array() else { return Ok(()) };
         let wanted: Vec<_> = recorded_members.iter().filter_map(recorded_member).collect();
+        // A base directory begins with its label and ends with its control file.
+        let has = |name: &str| wanted.iter().any(|member| member.name == name);
+        let unfinished = recorded.get("incomplete").is_some() || has("backup_label") && !has("global/pg_control");
         let named = |member: &&Member| !is_relation_file(member);
         let got: Vec<_> = self.members.iter().filter(named).cloned().collect();
         let (first, others, last) = parts(&wanted);

@@ -19,6 +19,7 @@ mod stage;
 
 use std::fmt::Write;
 
+use backstop_protocol::diagnostic::{Origin, Severity};
 use backstop_protocol::version::ServerVersion;
 
 /// The releases of which there are recordings.
@@ -88,3 +89,34 @@ macro_rules! groups {
 }
 
 groups! { startup identify slots basebackup basebackup_errors stream incremental shutdown checksum standby timeline logical }
+
+/// The table of origins knows every message of the recordings, whether or not the mock sends it.
+#[test]
+fn every_recorded_error_has_its_origin() {
+    let mut count = 0;
+    for version in RELEASES {
+        for session in recording::load(version) {
+            for event in &session.events {
+                let recording::Event::Back { back: recording::Back::Message(message), number } = event else {
+                    continue;
+                };
+                let field = |label: &str| message.field(label).unwrap_or_default();
+                // ALTER_REPLICATION_SLOT says of an option what CREATE_REPLICATION_SLOT says.
+                let twice = session.name == "logical" && field("M").starts_with("unrecognized option");
+                if !b"EN".contains(&message.tag) || twice {
+                    continue;
+                }
+                let severity = if field("S") == "FATAL" { Severity::Fatal } else { Severity::Error };
+                let Origin { file, line, routine } = Origin::of(version, severity, field("M"));
+                let place = format!("v{version}/{}/{} {number}: {}", session.group, session.name, field("M"));
+                assert_eq!((file, routine), (field("F"), field("R")), "{place}");
+                // Two rules of the grammar say the same of a timeline.
+                if !field("M").starts_with("invalid timeline") {
+                    assert_eq!(line.to_string(), field("L"), "{place}");
+                }
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 900, "{count} messages");
+}

@@ -8,6 +8,13 @@ pub(crate) struct Message {
     pub(crate) fields: Vec<(String, Option<String>)>,
 }
 
+impl Message {
+    /// The first field of this label, unless it is NULL.
+    pub(crate) fn field(&self, label: &str) -> Option<&str> {
+        self.fields.iter().find(|(name, _)| name == label).and_then(|(_, value)| value.as_deref())
+    }
+}
+
 /// Takes messages apart. It remembers the columns that RowDescription named.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Decoder {

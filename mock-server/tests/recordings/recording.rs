@@ -114,7 +114,15 @@ impl Session {
             }
             _ => None,
         };
-        self.events.iter().find_map(mentioned)
+        // A refusal says where the server really was.
+        let refusal = |event: &Event| match event {
+            Event::Back { back: Back::Message(message), .. } if message.tag == b'E' => {
+                let (_, position) = message.field("M")?.split_once("ahead of the WAL flush position of this server")?;
+                crate::compare::first_lsn(position)
+            }
+            _ => None,
+        };
+        self.events.iter().find_map(refusal).or_else(|| self.events.iter().find_map(mentioned))
     }
 
     fn add(&mut self, line: &Value, decoder: &mut Decoder) {
@@ -133,6 +141,17 @@ impl Session {
 
     /// Folds what the recorder split only because of the time at which it arrived.
     fn add_back(&mut self, number: u64, back: Back) {
+        // The recorder wrote down how much WAL there was in all only with what came after it.
+        if let Back::Wal { start: None, more: 1.., .. } = back {
+            let before = self.events.iter_mut().rev().find_map(|event| match event {
+                Event::Back { back: Back::Wal { end, .. }, .. } => Some(end),
+                _ => None,
+            });
+            if let (Some(end), Back::Wal { more, .. }) = (before, &back) {
+                *end += more;
+                return;
+            }
+        }
         let before = match self.events.last_mut() {
             Some(Event::Back { back, .. }) => Some(back),
             _ => None,
@@ -140,10 +159,10 @@ impl Session {
         match (before, &back) {
             (
                 Some(Back::Wal { start, end, keepalives, .. }),
-                Back::Wal { start: next, end: later, keepalives: others, more },
+                Back::Wal { start: next, end: later, keepalives: others, .. },
             ) => {
                 *start = start.or(*next);
-                *end = (*later).max(*end) + more;
+                *end = (*later).max(*end);
                 *keepalives += *others;
                 return;
             }

@@ -147,7 +147,11 @@ impl<'a> Replay<'a> {
                 self.others.push(peer);
             }
             Deed::Leave => {
-                self.others.clear();
+                let flushed = cluster.flush_position().0.to_be_bytes();
+                for mut peer in std::mem::take(&mut self.others) {
+                    // Written and flushed; applied, the time and no reply wanted.
+                    peer.send_message(b'd', &[b"r", flushed.as_slice(), &flushed, &[0; 17]].concat()).await;
+                }
                 tokio::time::sleep(QUIET).await;
             }
             Deed::Cancel => {

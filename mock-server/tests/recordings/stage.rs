@@ -72,6 +72,10 @@ pub(crate) fn set(session: &Session, version: ServerVersion) -> Result<Stage, St
     if session.group == "timeline" {
         server.cluster().promote().map_err(|refusal| refusal.to_string())?;
     }
+    if session.group == "slots" {
+        // RESERVE_WAL keeps what the last checkpoint needs.
+        server.cluster().checkpoint();
+    }
     let superuser = session.database || session.name == "target-server";
     Ok(Stage {
         server,
@@ -104,6 +108,9 @@ fn config(session: &Session, version: ServerVersion) -> Config {
     };
     let mut set = |name: &str, value: &str| drop(config.settings.insert(name.to_owned(), value.to_owned()));
     set("max_replication_slots", "4");
+    if version == ServerVersion::V15 {
+        set("server_version", "15.18 (Debian 15.18-0+deb12u1)");
+    }
     match session.name.as_str() {
         "archiving" => set("archive_mode", "on"),
         "stream-wal-sender-timeout" => set("wal_sender_timeout", "1s"),
