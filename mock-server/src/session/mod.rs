@@ -32,6 +32,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use backstop_protocol::backend::{BackendMessage, Diagnostic, Severity, SqlState, TransactionStatus};
+use backstop_protocol::base_backup::manifest::PriorBackup;
 use backstop_protocol::command::{self, Command, CommandError, MAX_COMMAND, OptionError};
 use backstop_protocol::frontend::FrontendMessage;
 use backstop_protocol::version::ServerVersion;
@@ -112,6 +113,8 @@ pub(crate) struct Session {
     counts: bool,
     /// Whether any fault counts messages.
     counted: bool,
+    /// The manifest that an incremental backup builds on.
+    uploaded: Option<PriorBackup>,
     /// Whether a base backup runs: its end by an error is announced since 16.
     backup_runs: bool,
     /// Where the session's backup stands in the server's book.
@@ -134,6 +137,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, seat: Arc<Seat>, stream: Stream) 
         reloads: shared.cluster.reloads(),
         counts: false,
         counted: shared.counts_messages(),
+        uploaded: None,
         backup_runs: false,
         record: None,
         pace: None,

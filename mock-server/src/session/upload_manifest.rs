@@ -1,52 +1,50 @@
 //! UPLOAD_MANIFEST.
 
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
-use backstop_protocol::base_backup::manifest::Manifest;
+use backstop_protocol::base_backup::manifest::{ManifestError, ManifestUpload};
 use backstop_protocol::frontend::FrontendMessage;
 
 use super::{Ending, Session, Stop};
 
-/// The most bytes of a manifest that are taken: a real one has about 150 for each file.
-const MAX_MANIFEST: usize = 64 << 20;
+/// The longest message of an upload, in bytes; clients send some 64 kB. PostgreSQL takes a gigabyte.
+const MAX_MESSAGE: usize = 64 << 20;
 
 impl Session {
-    /// Takes the manifest of a previous backup and checks it. No incremental backup can follow, since this server keeps no WAL
-    /// summaries; BASE_BACKUP says so.
+    /// Takes the manifest of a previous backup, checks it as it comes, and keeps it for the incremental backups of this session,
+    /// in the place of one that was uploaded before. One that is refused changes nothing.
     pub(super) async fn upload_manifest(&mut self) -> Result<(), Stop> {
         self.send(BackendMessage::CopyInResponse).await?;
-        let mut manifest = Vec::new();
+        let mut upload = ManifestUpload::new(self.shared.cluster.system_identifier());
         loop {
-            match self.receive().await? {
-                FrontendMessage::CopyData(data) => {
-                    if manifest.len().saturating_add(data.len()) > MAX_MANIFEST {
-                        let message = "out of memory";
-                        return Err(Diagnostic::error(SqlState::PROGRAM_LIMIT_EXCEEDED, message).into());
-                    }
-                    manifest.extend_from_slice(&data);
-                }
+            self.flush().await?;
+            let received = self.wire.read(MAX_MESSAGE).await;
+            match self.heard(received)? {
+                FrontendMessage::CopyData(data) => upload.append(&data).map_err(|error| refused(&error))?,
                 FrontendMessage::CopyDone => break,
                 FrontendMessage::CopyFail(reason) => {
                     let message = format!("COPY from stdin failed: {reason}");
                     return Err(Diagnostic::error(SqlState::QUERY_CANCELED, message).into());
                 }
                 FrontendMessage::Flush | FrontendMessage::Sync => {}
-                FrontendMessage::Terminate => return Err(Ending::Terminated.into()),
                 other => {
-                    let tag = char::from(other.tag());
-                    let message = format!("unexpected message type 0x{:02X} during COPY from stdin", tag as u32);
+                    // The error leaves the message half read, which is the end.
+                    let message = format!("unexpected message type 0x{:02X} during COPY from stdin", other.tag());
+                    self.report(Diagnostic::error(SqlState::PROTOCOL_VIOLATION, message)).await?;
+                    let message = "terminating connection because protocol synchronization was lost";
                     return Err(Ending::Fatal(Diagnostic::fatal(SqlState::PROTOCOL_VIOLATION, message)).into());
                 }
             }
         }
-        let internal = |message: String| Stop::from(Diagnostic::error(SqlState::INTERNAL_ERROR, message));
-        let manifest = Manifest::parse(&manifest).map_err(|error| internal(error.to_string()))?;
-        let ours = self.shared.cluster.system_identifier();
-        match manifest.system_identifier {
-            Some(theirs) if theirs != ours => Err(internal(format!(
-                "system identifier in backup manifest is {theirs}, but database system identifier is {ours}"
-            ))),
-            None => Err(internal("backup manifest version 1 does not support incremental backup".to_owned())),
-            Some(_) => Ok(()),
-        }
+        self.uploaded = Some(upload.finish().map_err(|error| refused(&error))?);
+        Ok(())
     }
+}
+
+/// `manifest_report_error`.
+fn refused(error: &ManifestError) -> Diagnostic {
+    let code = match error {
+        ManifestError::OutOfMemory => SqlState::PROGRAM_LIMIT_EXCEEDED,
+        _ => SqlState::INTERNAL_ERROR,
+    };
+    Diagnostic::error(code, error.to_string())
 }

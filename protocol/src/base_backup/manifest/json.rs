@@ -1,9 +1,12 @@
-//! JSON as PostgreSQL reads it (`jsonapi.c`): the same tokens, the same texts for what is wrong.
+//! JSON as PostgreSQL reads it (`jsonapi.c`), piece by piece: the same tokens, the same texts for what is wrong.
+//!
+//! [`Parser`] is `pg_parse_json_incremental`: it knows what may come next and keeps nothing of what came before. What a token
+//! means is told when the next one has been read, as there, so that of two errors the same one is reported.
 
 use std::borrow::Cow;
 
 /// How much of a token a message repeats, in bytes.
-const MAX_QUOTED: usize = 64;
+const MAX_QUOTED: usize = 1024;
 
 /// What is wrong, and at which byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,97 +43,181 @@ pub(super) trait Handler {
     fn scalar(&mut self, text: Vec<u8>, offset: usize) -> Result<(), Self::Error>;
 }
 
-/// Reads one document to its end, `pg_parse_json`.
-pub(super) fn parse<H: Handler>(input: &[u8], handler: &mut H) -> Result<(), H::Error> {
-    let mut parser = Parser { input, start: 0, end: 0, token: Token::End, text: Vec::new(), handler };
-    parser.advance()?;
-    parser.value()?;
-    if parser.token == Token::End { Ok(()) } else { Err(parser.expected("end of input").into()) }
+/// What may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Value,
+    ElementOrEnd,
+    CommaOrArrayEnd,
+    KeyOrEnd,
+    Key,
+    Colon,
+    CommaOrObjectEnd,
+    End,
 }
 
-struct Parser<'a, H> {
+impl Expected {
+    /// As in `json_errdetail`.
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Value => "JSON value",
+            Self::ElementOrEnd => "array element or \"]\"",
+            Self::CommaOrArrayEnd => "\",\" or \"]\"",
+            Self::KeyOrEnd => "string or \"}\"",
+            Self::Key => "string",
+            Self::Colon => "\":\"",
+            Self::CommaOrObjectEnd => "\",\" or \"}\"",
+            Self::End => "end of input",
+        }
+    }
+}
+
+/// What the handler will be told once the next token is known to be one.
+#[derive(Debug)]
+enum Event {
+    Field(Vec<u8>),
+    Scalar(Vec<u8>),
+    ObjectEnd,
+    ArrayEnd,
+}
+
+/// Reads one document that comes in pieces.
+#[derive(Debug)]
+pub(super) struct Parser {
+    expected: Expected,
+    /// Whether each object or array that is open is an object.
+    open: Vec<bool>,
+    /// The name of the field whose colon comes next, and where it stands.
+    name: (Vec<u8>, usize),
+    /// With its offset.
+    event: Option<(Event, usize)>,
+    /// Bytes of earlier pieces.
+    before: usize,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        let expected = Expected::Value;
+        Self { expected, open: Vec::new(), name: (Vec::new(), 0), event: None, before: 0 }
+    }
+}
+
+impl Parser {
+    /// Reads a piece, and returns how much of it is done with: what is left is the beginning of a token, and comes again with
+    /// the next piece. Of the last piece nothing is left.
+    pub(super) fn read<H: Handler>(&mut self, piece: &[u8], last: bool, handler: &mut H) -> Result<usize, H::Error> {
+        let mut lexer = Lexer { input: piece, last, before: self.before, start: 0, end: 0, text: Vec::new() };
+        loop {
+            match lexer.next() {
+                Ok(token) => self.take(token, &mut lexer, handler)?,
+                Err(Stop::Incomplete) => break,
+                Err(Stop::Error(error)) => return Err(error.into()),
+            }
+            if last && lexer.start == piece.len() {
+                break;
+            }
+        }
+        self.before += lexer.start;
+        Ok(lexer.start)
+    }
+
+    fn take<H: Handler>(&mut self, token: Token, lexer: &mut Lexer<'_>, handler: &mut H) -> Result<(), H::Error> {
+        match self.event.take() {
+            Some((Event::Field(name), offset)) => handler.field(&name, offset)?,
+            Some((Event::Scalar(text), offset)) => handler.scalar(text, offset)?,
+            Some((Event::ObjectEnd, offset)) => handler.object_end(offset)?,
+            Some((Event::ArrayEnd, offset)) => handler.array_end(offset)?,
+            None => {}
+        }
+        let offset = self.before + lexer.start;
+        match (self.expected, token) {
+            (Expected::Value | Expected::ElementOrEnd, Token::ObjectStart) => {
+                handler.object_start(offset)?;
+                self.open.push(true);
+                self.expected = Expected::KeyOrEnd;
+            }
+            (Expected::Value | Expected::ElementOrEnd, Token::ArrayStart) => {
+                handler.array_start(offset)?;
+                self.open.push(false);
+                self.expected = Expected::ElementOrEnd;
+            }
+            (Expected::Value | Expected::ElementOrEnd, Token::String) => {
+                self.event = Some((Event::Scalar(std::mem::take(&mut lexer.text)), offset));
+                self.value_ended();
+            }
+            (Expected::Value | Expected::ElementOrEnd, Token::Word) => {
+                self.event = Some((Event::Scalar(lexer.raw().to_vec()), offset));
+                self.value_ended();
+            }
+            (Expected::KeyOrEnd | Expected::Key, Token::String) => {
+                self.name = (std::mem::take(&mut lexer.text), offset);
+                self.expected = Expected::Colon;
+            }
+            (Expected::Colon, Token::Colon) => {
+                let (name, offset) = std::mem::take(&mut self.name);
+                self.event = Some((Event::Field(name), offset));
+                self.expected = Expected::Value;
+            }
+            (Expected::CommaOrObjectEnd, Token::Comma) => self.expected = Expected::Key,
+            (Expected::CommaOrArrayEnd, Token::Comma) => self.expected = Expected::Value,
+            (Expected::KeyOrEnd | Expected::CommaOrObjectEnd, Token::ObjectEnd) => {
+                self.open.pop();
+                self.event = Some((Event::ObjectEnd, offset));
+                self.value_ended();
+            }
+            (Expected::ElementOrEnd | Expected::CommaOrArrayEnd, Token::ArrayEnd) => {
+                self.open.pop();
+                self.event = Some((Event::ArrayEnd, offset));
+                self.value_ended();
+            }
+            (Expected::End, Token::End) => {}
+            // `report_parse_error`.
+            (_, Token::End) => return Err(lexer.fail("The input string ended unexpectedly.").into()),
+            (expected, _) => {
+                let (expected, found) = (expected.describe(), lexer.quoted());
+                return Err(lexer.fail(format!("Expected {expected}, but found \"{found}\".")).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn value_ended(&mut self) {
+        self.expected = match self.open.last() {
+            None => Expected::End,
+            Some(true) => Expected::CommaOrObjectEnd,
+            Some(false) => Expected::CommaOrArrayEnd,
+        };
+    }
+}
+
+/// Why there is no next token.
+enum Stop {
+    Error(JsonError),
+    /// More must come before it is known.
+    Incomplete,
+}
+
+impl From<JsonError> for Stop {
+    fn from(error: JsonError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Finds tokens in one piece.
+struct Lexer<'a> {
     input: &'a [u8],
+    /// Whether the document ends with the piece.
+    last: bool,
+    /// Bytes of earlier pieces.
+    before: usize,
     /// Where the current token begins and ends.
     start: usize,
     end: usize,
-    token: Token,
     /// The current string without its escapes.
     text: Vec<u8>,
-    handler: &'a mut H,
 }
 
-impl<H: Handler> Parser<'_, H> {
-    fn value(&mut self) -> Result<(), H::Error> {
-        match self.token {
-            Token::ObjectStart => self.object(),
-            Token::ArrayStart => self.array(),
-            Token::String | Token::Word => {
-                let text = match self.token {
-                    Token::String => std::mem::take(&mut self.text),
-                    _ => self.raw().to_vec(),
-                };
-                let offset = self.start;
-                self.advance()?;
-                self.handler.scalar(text, offset)
-            }
-            _ => Err(self.expected("JSON value").into()),
-        }
-    }
-
-    fn object(&mut self) -> Result<(), H::Error> {
-        self.handler.object_start(self.start)?;
-        self.advance()?;
-        match self.token {
-            Token::String => {
-                self.member()?;
-                while self.token == Token::Comma {
-                    self.advance()?;
-                    self.member()?;
-                }
-            }
-            Token::ObjectEnd => {}
-            _ => return Err(self.expected("string or \"}\"").into()),
-        }
-        let offset = self.start;
-        if self.token != Token::ObjectEnd {
-            return Err(self.expected("\",\" or \"}\"").into());
-        }
-        self.advance()?;
-        self.handler.object_end(offset)
-    }
-
-    fn member(&mut self) -> Result<(), H::Error> {
-        if self.token != Token::String {
-            return Err(self.expected("string").into());
-        }
-        let (name, offset) = (std::mem::take(&mut self.text), self.start);
-        self.advance()?;
-        if self.token != Token::Colon {
-            return Err(self.expected("\":\"").into());
-        }
-        self.advance()?;
-        self.handler.field(&name, offset)?;
-        self.value()
-    }
-
-    fn array(&mut self) -> Result<(), H::Error> {
-        self.handler.array_start(self.start)?;
-        self.advance()?;
-        if self.token != Token::ArrayEnd {
-            self.value()?;
-            while self.token == Token::Comma {
-                self.advance()?;
-                self.value()?;
-            }
-        }
-        let offset = self.start;
-        if self.token != Token::ArrayEnd {
-            return Err(self.expected("\",\" or \"]\"").into());
-        }
-        self.advance()?;
-        self.handler.array_end(offset)
-    }
-
+impl Lexer<'_> {
     /// The current token as it is written.
     fn raw(&self) -> &[u8] {
         self.input.get(self.start..self.end).unwrap_or_default()
@@ -145,21 +232,18 @@ impl<H: Handler> Parser<'_, H> {
         String::from_utf8_lossy(cut).chars().map(escape).collect()
     }
 
-    /// `report_parse_error`.
-    fn expected(&self, what: &str) -> JsonError {
-        if self.token == Token::End {
-            return self.fail("The input string ended unexpectedly.");
-        }
-        self.fail(format!("Expected {what}, but found \"{}\".", self.quoted()))
-    }
-
     fn fail(&self, problem: impl Into<Cow<'static, str>>) -> JsonError {
-        JsonError { problem: problem.into(), offset: self.start }
+        JsonError { problem: problem.into(), offset: self.before + self.start }
     }
 
     fn invalid_token(&mut self, end: usize) -> JsonError {
         self.end = end;
         self.fail(format!("Token \"{}\" is invalid.", self.quoted()))
+    }
+
+    /// The piece ends at `at`, within a token.
+    fn ends_early(&mut self, at: usize) -> Stop {
+        if self.last { self.invalid_token(at).into() } else { Stop::Incomplete }
     }
 
     fn peek(&self, at: usize) -> Option<u8> {
@@ -174,37 +258,39 @@ impl<H: Handler> Parser<'_, H> {
         at
     }
 
-    /// Finds the next token, `json_lex`.
-    fn advance(&mut self) -> Result<(), JsonError> {
+    /// The next token, `json_lex`.
+    fn next(&mut self) -> Result<Token, Stop> {
         self.start = self.skip(self.end, |byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
         self.end = self.start + 1;
-        self.token = match self.peek(self.start) {
+        match self.peek(self.start) {
             None => {
                 self.end = self.start;
-                Token::End
+                if self.last { Ok(Token::End) } else { Err(Stop::Incomplete) }
             }
-            Some(b'{') => Token::ObjectStart,
-            Some(b'}') => Token::ObjectEnd,
-            Some(b'[') => Token::ArrayStart,
-            Some(b']') => Token::ArrayEnd,
-            Some(b',') => Token::Comma,
-            Some(b':') => Token::Colon,
-            Some(b'"') => self.string()?,
-            Some(b'-' | b'0'..=b'9') => self.number()?,
+            Some(b'{') => Ok(Token::ObjectStart),
+            Some(b'}') => Ok(Token::ObjectEnd),
+            Some(b'[') => Ok(Token::ArrayStart),
+            Some(b']') => Ok(Token::ArrayEnd),
+            Some(b',') => Ok(Token::Comma),
+            Some(b':') => Ok(Token::Colon),
+            Some(b'"') => self.string(),
+            Some(b'-' | b'0'..=b'9') => self.number(),
             Some(_) => {
                 let end = self.skip(self.start, is_word);
+                if end == self.input.len() && !self.last {
+                    return Err(Stop::Incomplete);
+                }
                 if !matches!(self.input.get(self.start..end), Some(b"true" | b"false" | b"null")) {
-                    return Err(self.invalid_token(end.max(self.start + 1)));
+                    return Err(self.invalid_token(end.max(self.start + 1)).into());
                 }
                 self.end = end;
-                Token::Word
+                Ok(Token::Word)
             }
-        };
-        Ok(())
+        }
     }
 
     /// `json_lex_number`.
-    fn number(&mut self) -> Result<Token, JsonError> {
+    fn number(&mut self) -> Result<Token, Stop> {
         let digits = |at: usize| self.skip(at, |byte| byte.is_ascii_digit());
         let mut valid = true;
         let first = self.start + usize::from(self.peek(self.start) == Some(b'-'));
@@ -224,96 +310,102 @@ impl<H: Handler> Parser<'_, H> {
             valid &= at > exponent;
         }
         let end = self.skip(at, is_word);
+        if end >= self.input.len() && !self.last {
+            return Err(Stop::Incomplete);
+        }
         if !valid || end > at {
-            return Err(self.invalid_token(end));
+            return Err(self.invalid_token(end).into());
         }
         self.end = at;
         Ok(Token::Word)
     }
 
     /// `json_lex_string`.
-    fn string(&mut self) -> Result<Token, JsonError> {
+    fn string(&mut self) -> Result<Token, Stop> {
+        const LONELY: &str = "Unicode low surrogate must follow a high surrogate.";
         self.text.clear();
+        // The first half of a character in two escapes.
+        let mut high = None;
         let mut at = self.start + 1;
         loop {
             let plain = self.skip(at, |byte| byte >= b' ' && byte != b'"' && byte != b'\\');
+            if high.is_some() && plain > at {
+                return Err(self.fail(LONELY).into());
+            }
             self.text.extend_from_slice(self.input.get(at..plain).unwrap_or_default());
-            at = match self.peek(plain) {
-                None => return Err(self.invalid_token(plain)),
-                Some(b'"') => {
+            let escape = plain + 1;
+            at = match (self.peek(plain), self.peek(escape)) {
+                (None, _) | (Some(b'\\'), None) => return Err(self.ends_early(self.input.len())),
+                (Some(b'\\'), Some(b'u')) => {
+                    let unit = self.hex_digits(escape + 1)?;
+                    let code = match (high.take(), unit) {
+                        (Some(_), 0xD800..=0xDBFF) => {
+                            return Err(self.fail("Unicode high surrogate must not follow a high surrogate.").into());
+                        }
+                        (None, 0xD800..=0xDBFF) => {
+                            high = Some(unit);
+                            None
+                        }
+                        (Some(high), 0xDC00..=0xDFFF) => Some(0x10000 + ((high & 0x3FF) << 10 | (unit & 0x3FF))),
+                        (Some(_), _) | (None, 0xDC00..=0xDFFF) => return Err(self.fail(LONELY).into()),
+                        (None, 0) => return Err(self.fail("\\u0000 cannot be converted to text.").into()),
+                        (None, unit) => Some(unit),
+                    };
+                    if let Some(character) = code.and_then(char::from_u32) {
+                        self.text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    }
+                    escape + 5
+                }
+                (Some(_), _) if high.is_some() => return Err(self.fail(LONELY).into()),
+                (Some(b'"'), _) => {
                     self.end = plain + 1;
                     return Ok(Token::String);
                 }
-                Some(b'\\') => self.escape(plain + 1)?,
-                Some(control) => {
-                    return Err(self.fail(format!("Character with value 0x{control:02x} must be escaped.")));
+                (Some(b'\\'), Some(escaped)) => {
+                    let Some(character) = unescape(escaped) else { return Err(self.invalid_escape(escape).into()) };
+                    self.text.push(character);
+                    escape + 1
+                }
+                (Some(control), _) => {
+                    return Err(self.fail(format!("Character with value 0x{control:02x} must be escaped.")).into());
                 }
             };
         }
     }
 
-    /// What stands behind a backslash; returns where the string goes on.
-    fn escape(&mut self, at: usize) -> Result<usize, JsonError> {
-        let plain = match self.peek(at) {
-            None => return Err(self.invalid_token(at)),
-            Some(b'u') => return self.unicode_escape(at + 1),
-            Some(byte @ (b'"' | b'\\' | b'/')) => byte,
-            Some(b'b') => 8,
-            Some(b'f') => 12,
-            Some(b'n') => b'\n',
-            Some(b'r') => b'\r',
-            Some(b't') => b'\t',
-            Some(other) => {
-                let other = other.escape_ascii();
-                return Err(self.fail(format!("Escape sequence \"\\{other}\" is invalid.")));
-            }
-        };
-        self.text.push(plain);
-        Ok(at + 1)
+    /// A backslash before a character, at `at`, that needs none.
+    fn invalid_escape(&mut self, at: usize) -> JsonError {
+        let rest = self.input.get(at..).unwrap_or_default();
+        let length = (1..=4).find(|&length| rest.get(..length).is_some_and(|bytes| str::from_utf8(bytes).is_ok()));
+        (self.start, self.end) = (at, at + length.unwrap_or(1));
+        self.fail(format!("Escape sequence \"\\{}\" is invalid.", self.quoted()))
     }
 
-    /// Four hexadecimal digits, or twice four with another `\u` between them.
-    fn unicode_escape(&mut self, at: usize) -> Result<usize, JsonError> {
-        const LONELY: &str = "Unicode low surrogate must follow a high surrogate.";
-        let first = self.hex_digits(at)?;
-        let mut next = at + 4;
-        let code = match first {
-            0 => return Err(self.fail("\\u0000 cannot be converted to text.")),
-            0xDC00..=0xDFFF => return Err(self.fail(LONELY)),
-            0xD800..=0xDBFF => {
-                if self.input.get(next..next + 2) != Some(b"\\u") {
-                    // A string that ends here is no better, whatever `jsonapi.c` looks at first.
-                    return Err(self.fail(LONELY));
-                }
-                let second = self.hex_digits(next + 2)?;
-                next += 6;
-                match second {
-                    0xD800..=0xDBFF => {
-                        return Err(self.fail("Unicode high surrogate must not follow a high surrogate."));
-                    }
-                    0xDC00..=0xDFFF => 0x10000 + ((first & 0x3FF) << 10 | (second & 0x3FF)),
-                    _ => return Err(self.fail(LONELY)),
-                }
-            }
-            code => code,
-        };
-        let character = char::from_u32(code).ok_or_else(|| self.fail(LONELY))?;
-        self.text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-        Ok(next)
-    }
-
-    fn hex_digits(&mut self, at: usize) -> Result<u32, JsonError> {
+    fn hex_digits(&mut self, at: usize) -> Result<u32, Stop> {
         let mut value = 0;
         for offset in at..at + 4 {
             let Some(byte) = self.peek(offset) else {
-                return Err(self.invalid_token(offset));
+                return Err(self.ends_early(offset));
             };
             let Some(digit) = char::from(byte).to_digit(16) else {
-                return Err(self.fail("\"\\u\" must be followed by four hexadecimal digits."));
+                return Err(self.fail("\"\\u\" must be followed by four hexadecimal digits.").into());
             };
             value = value << 4 | digit;
         }
         Ok(value)
+    }
+}
+
+/// What a character behind a backslash stands for.
+fn unescape(escaped: u8) -> Option<u8> {
+    match escaped {
+        b'"' | b'\\' | b'/' => Some(escaped),
+        b'b' => Some(8),
+        b'f' => Some(12),
+        b'n' => Some(b'\n'),
+        b'r' => Some(b'\r'),
+        b't' => Some(b'\t'),
+        _ => None,
     }
 }
 

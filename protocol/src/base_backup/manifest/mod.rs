@@ -1,7 +1,8 @@
 //! The backup manifest, `backup_manifest`: what a backup holds, as the server saw it (since 13).
 //!
 //! [`ManifestWriter`] writes one while the files pass by, byte for byte as servers do; [`Manifest::parse`] reads one as
-//! strictly as `pg_verifybackup`. [`ChecksumHasher`] makes the checksums of the files in it.
+//! strictly as `pg_verifybackup`; [`ManifestUpload`] keeps what a server needs of one for an incremental backup.
+//! [`ChecksumHasher`] makes the checksums of the files in it.
 
 mod checksum;
 mod hex;
@@ -10,11 +11,13 @@ mod parse;
 #[cfg(test)]
 mod tests;
 mod time;
+mod upload;
 mod write;
 
 pub use checksum::{ChecksumAlgorithm, ChecksumHasher, UnrecognizedAlgorithm};
 pub use parse::ManifestError;
 pub use time::{format_last_modified, format_start_time};
+pub use upload::{ManifestUpload, PriorBackup};
 pub use write::ManifestWriter;
 
 use crate::lsn::Lsn;

@@ -41,6 +41,20 @@ pub enum ManifestError {
     /// The checksum of the manifest is another one.
     #[error("manifest checksum mismatch")]
     ChecksumMismatch,
+    /// A manifest of a server before 17, uploaded for an incremental backup.
+    #[error("backup manifest version 1 does not support incremental backup")]
+    NoIncremental,
+    /// A manifest of another cluster, uploaded for an incremental backup.
+    #[error("system identifier in backup manifest is {theirs}, but database system identifier is {ours}")]
+    SystemIdentifier {
+        /// What the manifest says.
+        theirs: u64,
+        /// The server's own.
+        ours: u64,
+    },
+    /// An uploaded manifest with more names, or a longer word, than is kept.
+    #[error("out of memory")]
+    OutOfMemory,
 }
 
 impl From<JsonError> for ManifestError {
@@ -55,17 +69,84 @@ fn fail<T>(problem: &'static str, offset: usize) -> Result<T, ManifestError> {
 
 /// Reads a manifest and checks its own checksum: see [`Manifest::parse`].
 pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
-    let mut reader = Reader::default();
-    json::parse(bytes, &mut reader)?;
-    let Some(checksum) = reader.checksum.filter(|_| reader.state == State::End) else {
-        return fail("manifest ended unexpectedly", bytes.len());
-    };
-    verify_checksum(bytes, &checksum)?;
-    Ok(reader.manifest)
+    let parser = ManifestParser::new(Whole::default());
+    parser.finish(bytes).map(|whole| whole.manifest)
 }
 
-/// `verify_manifest_checksum`: SHA-256 of everything before the last line.
-fn verify_checksum(bytes: &[u8], checksum: &[u8]) -> Result<(), ManifestError> {
+/// Who is told what stands in a manifest (`JsonManifestParseContext`), and may refuse it.
+pub(super) trait Visitor {
+    fn version(&mut self, version: u64) -> Result<(), ManifestError>;
+    fn system_identifier(&mut self, identifier: u64) -> Result<(), ManifestError>;
+    fn file(&mut self, file: ManifestFile) -> Result<(), ManifestError>;
+    fn wal_range(&mut self, range: WalRange) -> Result<(), ManifestError>;
+}
+
+/// Keeps everything, and refuses what `pg_verifybackup` refuses.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    pub(super) manifest: Manifest,
+    paths: HashSet<Vec<u8>>,
+}
+
+impl Visitor for Whole {
+    fn version(&mut self, version: u64) -> Result<(), ManifestError> {
+        self.manifest.version = version;
+        Ok(())
+    }
+
+    fn system_identifier(&mut self, identifier: u64) -> Result<(), ManifestError> {
+        self.manifest.system_identifier = Some(identifier);
+        Ok(())
+    }
+
+    fn file(&mut self, file: ManifestFile) -> Result<(), ManifestError> {
+        if !self.paths.insert(file.path.clone()) {
+            return Err(ManifestError::DuplicatePath(lossy(&file.path)));
+        }
+        self.manifest.files.push(file);
+        Ok(())
+    }
+
+    fn wal_range(&mut self, range: WalRange) -> Result<(), ManifestError> {
+        self.manifest.wal_ranges.push(range);
+        Ok(())
+    }
+}
+
+/// `json_parse_manifest_incremental_*`: a manifest that comes in pieces.
+#[derive(Debug)]
+pub(super) struct ManifestParser<V> {
+    json: json::Parser,
+    reader: Reader<V>,
+    /// Of everything that was read before the last piece.
+    sum: Sha256,
+}
+
+impl<V: Visitor> ManifestParser<V> {
+    pub(super) fn new(visitor: V) -> Self {
+        Self { json: json::Parser::default(), reader: Reader::new(visitor), sum: Sha256::new() }
+    }
+
+    /// Reads a piece that is not the last, and returns how much of it is done with.
+    pub(super) fn read(&mut self, piece: &[u8]) -> Result<usize, ManifestError> {
+        let used = self.json.read(piece, false, &mut self.reader)?;
+        self.sum.update(piece.get(..used).unwrap_or_default());
+        Ok(used)
+    }
+
+    /// Reads the last piece, which must hold the last two lines, and checks the checksum.
+    pub(super) fn finish(mut self, piece: &[u8]) -> Result<V, ManifestError> {
+        self.json.read(piece, true, &mut self.reader)?;
+        let Some(checksum) = self.reader.checksum.filter(|_| self.reader.state == State::End) else {
+            return fail("manifest ended unexpectedly", piece.len());
+        };
+        verify_checksum(self.sum, piece, &checksum)?;
+        Ok(self.reader.visitor)
+    }
+}
+
+/// `verify_manifest_checksum`: SHA-256 of everything before the last line, of which `sum` knows what came before `bytes`.
+fn verify_checksum(sum: Sha256, bytes: &[u8], checksum: &[u8]) -> Result<(), ManifestError> {
     let mut newlines = bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
     let (Some(last), Some(penultimate)) = (newlines.next(), newlines.next()) else {
         return fail("expected at least 2 lines", bytes.len());
@@ -76,7 +157,7 @@ fn verify_checksum(bytes: &[u8], checksum: &[u8]) -> Result<(), ManifestError> {
     let Some(expected) = hex::decode(checksum).filter(|expected| expected.len() == 32) else {
         return Err(ManifestError::ManifestChecksum(lossy(checksum)));
     };
-    let computed = Sha256::digest(bytes.get(..=penultimate).unwrap_or_default());
+    let computed = sum.chain_update(bytes.get(..=penultimate).unwrap_or_default()).finalize();
     if computed.as_slice() == expected { Ok(()) } else { Err(ManifestError::ChecksumMismatch) }
 }
 
@@ -139,17 +220,16 @@ struct RawRange {
     end: Option<Vec<u8>>,
 }
 
-#[derive(Debug, Default)]
-struct Reader {
+#[derive(Debug)]
+struct Reader<V> {
     state: State,
-    manifest: Manifest,
     file: RawFile,
     range: RawRange,
-    paths: HashSet<Vec<u8>>,
     checksum: Option<Vec<u8>>,
+    visitor: V,
 }
 
-impl json::Handler for Reader {
+impl<V: Visitor> json::Handler for Reader<V> {
     type Error = ManifestError;
 
     fn object_start(&mut self, offset: usize) -> Result<(), ManifestError> {
@@ -229,14 +309,14 @@ impl json::Handler for Reader {
                 if !(1..=2).contains(&version) {
                     return fail("unexpected manifest version", offset);
                 }
-                self.manifest.version = version;
+                self.visitor.version(version)?;
                 State::TopLevelField
             }
             State::SystemIdentifierValue => {
                 let Some(identifier) = number(&text) else {
                     return fail("system identifier in manifest not an integer", offset);
                 };
-                self.manifest.system_identifier = Some(identifier);
+                self.visitor.system_identifier(identifier)?;
                 State::TopLevelField
             }
             State::FileValue(field) => {
@@ -270,8 +350,13 @@ impl json::Handler for Reader {
     }
 }
 
-impl Reader {
-    /// `json_manifest_finalize_file`, and `pg_verifybackup`'s refusal of a path that occurs twice.
+impl<V: Visitor> Reader<V> {
+    fn new(visitor: V) -> Self {
+        let (file, range) = (RawFile::default(), RawRange::default());
+        Self { state: State::default(), file, range, checksum: None, visitor }
+    }
+
+    /// `json_manifest_finalize_file`.
     fn end_file(&mut self, offset: usize) -> Result<(), ManifestError> {
         let file = std::mem::take(&mut self.file);
         if file.path.is_none() && file.encoded_path.is_none() {
@@ -297,13 +382,9 @@ impl Reader {
         let Some(checksum) = hex::decode(&digits) else {
             return Err(ManifestError::FileChecksum { path: lossy(&path), checksum: lossy(&digits) });
         };
-        if !self.paths.insert(path.clone()) {
-            return Err(ManifestError::DuplicatePath(lossy(&path)));
-        }
         let checksum = algorithm.filter(|&algorithm| algorithm != ChecksumAlgorithm::None).map(|a| (a, checksum));
         let last_modified = lossy(&file.last_modified.unwrap_or_default());
-        self.manifest.files.push(ManifestFile { path, size, last_modified, checksum });
-        Ok(())
+        self.visitor.file(ManifestFile { path, size, last_modified, checksum })
     }
 
     /// `json_manifest_finalize_wal_range`.
@@ -327,8 +408,7 @@ impl Reader {
         let Some(end) = position(&end) else {
             return fail("could not parse end LSN", offset);
         };
-        self.manifest.wal_ranges.push(WalRange { timeline: TimelineId(timeline), start, end });
-        Ok(())
+        self.visitor.wal_range(WalRange { timeline: TimelineId(timeline), start, end })
     }
 }
 
