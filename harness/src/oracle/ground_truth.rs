@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read as _};
 
-use backstop_mock::cluster::{Cluster, Entry, EntryKind, ground_truth};
+use backstop_mock::cluster::{Cluster, Entry, EntryKind, ground_truth, ground_truth_at};
 
 use super::Evidence;
 use super::artifact::{Content, Item};
@@ -40,7 +40,12 @@ pub fn problems(evidence: &Evidence<'_>) -> Vec<String> {
 
 fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()> {
     let mut known = BTreeSet::new();
-    for entry in ground_truth(evidence.cluster)? {
+    // As the backup found the cluster, which may have changed since.
+    let truth = match evidence.backup {
+        Some(backup) => ground_truth_at(evidence.cluster, backup.start)?,
+        None => ground_truth(evidence.cluster)?,
+    };
+    for entry in truth {
         let (name, entry) = entry?;
         let shown = name.escape_ascii().to_string();
         match (&entry.kind, evidence.artifact.items.get(&name)) {

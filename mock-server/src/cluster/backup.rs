@@ -32,6 +32,7 @@ pub struct RunningBackup {
     pub label_text: String,
     /// Unix seconds.
     pub started_at: i64,
+    label: BackupLabel,
     in_recovery: bool,
     number: u64,
     wal: KeptWal,
@@ -56,6 +57,12 @@ pub(super) struct Beginning {
 }
 
 impl RunningBackup {
+    /// Makes it an incremental backup on top of one that started at `start` of `timeline`, which `backup_label` then says.
+    pub(crate) fn build_on(&mut self, start: Lsn, timeline: TimelineId) {
+        self.label.incremental_from = Some((start, timeline));
+        self.label_text = self.label.to_text(self.inner.facts.version);
+    }
+
     /// What the walsender checks before each file: a standby that is promoted cannot finish a backup it began in recovery.
     pub fn check(&self) -> Result<(), Diagnostic> {
         if self.in_recovery && !self.inner.lock().in_recovery { Err(promoted_meanwhile()) } else { Ok(()) }
@@ -101,9 +108,9 @@ impl Inner {
         Beginning { start: begun.redo, checkpoint: begun.checkpoint, timeline: state.wal.timeline() }
     }
 
-    /// The content of `backup_label`.
-    pub(super) fn label_text(&self, begun: Beginning, label: &str, method: &str, from: LabelSource) -> String {
-        let label = BackupLabel {
+    /// What `backup_label` says.
+    pub(super) fn label(&self, begun: Beginning, label: &str, method: &str, from: LabelSource) -> BackupLabel {
+        BackupLabel {
             start: begun.start,
             start_file: WalFileName::holding(begun.timeline, begun.start, self.facts.segment_size),
             checkpoint: begun.checkpoint,
@@ -113,8 +120,7 @@ impl Inner {
             label: label.to_owned(),
             timeline: Some(begun.timeline),
             incremental_from: None,
-        };
-        label.to_text(self.facts.version)
+        }
     }
 }
 
@@ -161,11 +167,13 @@ impl Cluster {
         self.inner.publish(&state);
         drop(state);
         let from = if in_recovery { LabelSource::Standby } else { LabelSource::Primary };
+        let label = self.inner.label(begun, label, "streamed", from);
         Ok(RunningBackup {
             start: begun.start,
             timeline: begun.timeline,
             checkpoint: begun.checkpoint,
-            label_text: self.inner.label_text(begun, label, "streamed", from),
+            label_text: label.to_text(self.version()),
+            label,
             started_at: self.inner.epoch,
             in_recovery,
             number,

@@ -95,7 +95,7 @@ impl Cluster {
         state.backups.begin_exclusive(begun.start);
         let map = Some(self.tablespace_map()).filter(|map| !map.is_empty() && self.version().has_tablespace_map());
         state.label_files = Some(LabelFiles {
-            label: self.inner.label_text(begun, label, "pg_start_backup", LabelSource::Primary),
+            label: self.inner.label(begun, label, "pg_start_backup", LabelSource::Primary).to_text(self.version()),
             tablespace_map: map,
             checkpoint: begun.checkpoint,
         });

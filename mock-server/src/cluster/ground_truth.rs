@@ -2,21 +2,30 @@
 
 use std::io;
 
+use backstop_protocol::lsn::Lsn;
+
 use super::{Cluster, Entry, EntryKind};
 
 /// Paths, as bytes because they need not be text, and what lies there.
 pub type Truth = Box<dyn Iterator<Item = io::Result<(Vec<u8>, Entry)>> + Send>;
 
-/// What a sound backup of `cluster` must hold: each entry that is sent with the path of the manifest, in the order of
+/// What a sound backup of `cluster` that starts at the latest checkpoint must hold: see [`ground_truth_at`].
+pub fn ground_truth(cluster: &Cluster) -> io::Result<Truth> {
+    let latest = cluster.inner.lock().wal.checkpoint_at().redo;
+    ground_truth_at(cluster, latest)
+}
+
+/// What a sound backup of `cluster` that started at `position` must hold: each entry that is sent with the path of the manifest, in the order of
 /// sending, tablespaces first. Paths have no slash at the end and no `./` at the beginning; those of a tablespace begin with
 /// `pg_tblspc/<oid>/`. Left out are the files that are different in each backup (`backup_label`, `tablespace_map`,
 /// `global/pg_control`), WAL, and what cannot be sent at all.
-pub fn ground_truth(cluster: &Cluster) -> io::Result<Truth> {
+pub fn ground_truth_at(cluster: &Cluster, position: Lsn) -> io::Result<Truth> {
     let parts = cluster.tablespaces().into_iter().map(|tablespace| Some(tablespace.oid)).chain([None]);
     let mut all: Truth = Box::new(std::iter::empty());
     for part in parts {
-        let entries =
-            cluster.entries(part)?.filter(|entry| !matches!(entry, Ok(Entry { kind: EntryKind::Special, .. })));
+        let entries = cluster
+            .entries_at(part, position)?
+            .filter(|entry| !matches!(entry, Ok(Entry { kind: EntryKind::Special, .. })));
         all = Box::new(all.chain(entries.map(move |entry| entry.map(|entry| (path(part, &entry.name), entry)))));
     }
     Ok(all)

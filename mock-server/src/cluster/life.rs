@@ -27,13 +27,17 @@ impl State {
 impl Inner {
     /// `KeepLogSeg` and `RemoveOldXlogFiles`, as after a checkpoint: WAL before its redo point goes, except what a slot or
     /// `wal_keep_size` holds back, `max_slot_wal_keep_size` permitting, and except what a running backup needs (see
-    /// [`Cluster::start_backup`]).
+    /// [`Cluster::start_backup`]) or the summarizer, which looks at it first.
     pub(super) fn remove_old_wal(&self, state: &mut State) {
+        self.summarize(state);
         let size = self.facts.segment_size;
         let redo = size.segment_of(state.wal.checkpoint_at().redo);
         let mut keep = redo.min(state.oldest_kept_segment(size));
         if let Some(needed) = state.backups.oldest_needed() {
             keep = keep.min(size.segment_of(needed));
+        }
+        if let Some(unsummarized) = state.summaries.unsummarized() {
+            keep = keep.min(size.segment_of(unsummarized));
         }
         self.remove_before(state, keep);
     }
@@ -192,6 +196,7 @@ impl Cluster {
         }
         state.in_recovery = false;
         let timeline = state.wal.promote(self.inner.epoch);
+        self.inner.summarize(&mut state);
         self.inner.publish(&state);
         Ok(timeline)
     }

@@ -17,6 +17,7 @@ mod server_files;
 mod settings;
 mod slots;
 mod start_up;
+mod summaries;
 mod synthetic;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use backstop_protocol::wal_file::WalSegmentSize;
 use tokio::sync::{Notify, watch};
 
 use backstop_protocol::lsn::Lsn;
+use backstop_protocol::page::BLOCK_SIZE;
 
 use crate::config::{Config, ConfigError, Role, Source};
 
@@ -42,18 +44,20 @@ use entry::Origin;
 use running_backups::RunningBackups;
 use settings::{Limits, Settings};
 use slots::Slots;
+use summaries::Summaries;
 use synthetic::Synthetic;
 use wal::Wal;
 
 pub use backup::{BackupEnd, RunningBackup};
 pub use entry::{Entry, EntryKind};
 pub use exclusive_backup::LabelFiles;
-pub use ground_truth::{Truth, ground_truth};
+pub use ground_truth::{Truth, ground_truth, ground_truth_at};
 pub use running_backups::KeptWal;
 pub use server_files::StoredFile;
 pub(crate) use server_files::{ServerFile, ServerFiles, file_access};
 pub(crate) use settings::parse_span;
 pub use slots::{InvalidationReason, SlotState, WalStatus};
+pub(crate) use summaries::{TimelineEntry, Unsummarized};
 pub use wal::WalReadError;
 
 /// Entries of a walk; an error ends it.
@@ -94,6 +98,8 @@ struct Inner {
     state: Mutex<State>,
     /// The flush position.
     flushed: watch::Sender<Lsn>,
+    /// How far WAL has been summarized.
+    summarized: watch::Sender<Lsn>,
     /// Told whenever a slot becomes free.
     slot_freed: Notify,
     /// The sessions whose slots have lost their WAL: they are to be terminated.
@@ -131,6 +137,7 @@ struct State {
     reloads: u64,
     limits: Limits,
     wal: Wal,
+    summaries: Summaries,
     slots: Slots,
     in_recovery: bool,
     backups: RunningBackups,
@@ -172,7 +179,7 @@ impl Cluster {
     /// A cluster as `config` describes it.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let epoch = epoch(config.seed);
-        let (facts, files, mut control, wal) = match &config.source {
+        let (facts, settings, files, mut control, wal) = match &config.source {
             Source::Synthetic => {
                 let facts = Facts {
                     version: config.version,
@@ -181,10 +188,12 @@ impl Cluster {
                     checksums: config.checksums && config.version.has_data_checksums(),
                 };
                 let wal = Wal::synthetic(config, &facts, epoch)?;
-                let files = Arc::new(Synthetic::new(config, &facts, epoch, wal.checkpoint_at().redo)?);
+                let settings = Settings::new(config, &facts);
+                let percent = settings.percent("backstop.changed_blocks")?;
+                let files = Arc::new(Synthetic::new(config, &facts, epoch, wal.checkpoint_at().redo, percent)?);
                 let tablespaces = synthetic::tablespaces(config, facts.version)?;
                 let control = synthetic::control(config, &facts);
-                (facts, Files::Synthetic { files, tablespaces }, control, wal)
+                (facts, settings, Files::Synthetic { files, tablespaces }, control, wal)
             }
             Source::Directory(root) => {
                 let directory::Loaded { directory, control, wal } = directory::load(root, config.seed)?;
@@ -194,11 +203,10 @@ impl Cluster {
                     segment_size: control.wal_segment_size,
                     checksums: control.data_checksum_version != 0,
                 };
-                (facts, Files::Directory(directory), control, wal)
+                (facts, Settings::new(config, &facts), Files::Directory(directory), control, wal)
             }
         };
         control.time = epoch;
-        let settings = Settings::new(config, &facts);
         settings.check_walsenders()?;
         let limits = settings.limits(facts.segment_size)?;
         let compression = settings.compression(facts.version)?;
@@ -206,8 +214,11 @@ impl Cluster {
         let slots = Slots::new(facts.version, settings.count("max_replication_slots", 10)?);
         let flushed = watch::Sender::new(wal.flush_position());
         let in_recovery = config.role == Role::Standby;
+        let summaries = Summaries::new(&settings, &facts, &wal, matches!(files, Files::Directory(_)))?;
+        let summarized = watch::Sender::new(summaries.through());
         let mut state = State {
             min_recovery_point: wal.flush_position(),
+            summaries,
             settings,
             reloads: 0,
             limits,
@@ -235,6 +246,7 @@ impl Cluster {
             epoch,
             state: Mutex::new(state),
             flushed,
+            summarized,
             slot_freed: Notify::new(),
             condemned: watch::Sender::default(),
         };
@@ -311,12 +323,20 @@ impl Cluster {
         }
     }
 
-    /// What a base backup sends of a tablespace, or of the base directory, in its order. Without `backup_label`,
-    /// `tablespace_map` and `global/pg_control`, which the walsender sends itself; with the links of tablespaces, and
-    /// with the directories of `pg_wal` but no WAL. A label that was renamed to `backup_label.old` is a file like any other.
+    /// What a base backup sends of a tablespace, or of the base directory, in its order, as of the latest checkpoint. Without
+    /// `backup_label`, `tablespace_map` and `global/pg_control`, which the walsender sends itself; with the links of
+    /// tablespaces, and with the directories of `pg_wal` but no WAL. A label that was renamed to `backup_label.old` is a file
+    /// like any other.
     pub fn entries(&self, oid: Option<u32>) -> io::Result<Entries> {
+        let latest = self.inner.lock().wal.checkpoint_at().redo;
+        self.entries_at(oid, latest)
+    }
+
+    /// The same as a backup finds it that started at `position`: relations can change while WAL goes on (setting
+    /// `backstop.changed_blocks`). A data directory never changes.
+    pub fn entries_at(&self, oid: Option<u32>, position: Lsn) -> io::Result<Entries> {
         let entries: Entries = match &self.inner.files {
-            Files::Synthetic { files, .. } => Box::new(files.entries(oid).map(Ok)),
+            Files::Synthetic { files, .. } => Box::new(files.entries(oid, position).map(Ok)),
             Files::Directory(directory) => directory.entries(oid)?,
         };
         let old = oid.is_none().then(|| self.old_label_files()).flatten();
@@ -327,6 +347,16 @@ impl Cluster {
             }
             None => entries,
         })
+    }
+
+    /// The numbers of the blocks in a relation's file that differ from those of a backup that started at `since`, ascending:
+    /// at most 131072. What WAL summaries would tell.
+    pub fn changed_blocks(&self, entry: &Entry, since: Lsn) -> Vec<u32> {
+        let blocks = u32::try_from(entry.size() / BLOCK_SIZE as u64).unwrap_or(u32::MAX);
+        match &entry.origin {
+            Origin::Pages(pages) => pages.changed_since(since, blocks),
+            Origin::Nothing | Origin::Bytes(_) | Origin::Disk(_) => Vec::new(),
+        }
     }
 
     /// Reads the content of an entry from `offset`. Fewer bytes than asked for only at its end.

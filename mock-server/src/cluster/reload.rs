@@ -33,8 +33,12 @@ impl Cluster {
         settings.reload(name, value)?;
         let limits = settings.limits(self.inner.facts.segment_size)?;
         let full_page_writes = settings.flag("full_page_writes", true)?;
+        let summarizes = self.version().has_wal_summaries() && settings.flag("summarize_wal", false)?;
         (state.settings, state.limits) = (settings, limits);
         state.set_full_page_writes(full_page_writes);
+        let oldest = state.wal.oldest();
+        state.summaries.switch(summarizes, oldest);
+        self.inner.summarize(&mut state);
         self.inner.publish(&state);
         state.reloads += 1;
         Ok(())

@@ -182,6 +182,14 @@ impl Settings {
         }
     }
 
+    /// A percentage, such as `5%`; 0 if it is not set.
+    pub(super) fn percent(&self, name: &str) -> Result<u64, ConfigError> {
+        let Some((name, value)) = self.get(name) else { return Ok(0) };
+        let percent = value.strip_suffix('%').and_then(|digits| digits.parse().ok()).filter(|percent| *percent <= 100);
+        let problem = || format!("{value:?} is not a percentage such as \"5%\"");
+        percent.ok_or_else(|| ConfigError::invalid(format!("settings.{name}"), problem()))
+    }
+
     /// A whole number without unit.
     pub(super) fn count(&self, name: &str, default: usize) -> Result<usize, ConfigError> {
         let Some((name, value)) = self.get(name) else { return Ok(default) };
@@ -278,6 +286,8 @@ mod tests {
         assert_eq!(bytes("e"), None);
         assert_eq!(bytes("f"), None);
         assert_eq!(bytes("g"), Some(Some(1024)));
+        assert_eq!(settings.percent("none").ok(), Some(0));
+        assert!(settings.percent("b").is_err());
         let problem = settings.megabytes("e").expect_err("no fractions").to_string();
         insta::assert_snapshot!(problem, @r#"invalid settings.e: "1.5GB" is not a size such as "64MB""#);
     }

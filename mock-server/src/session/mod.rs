@@ -114,7 +114,7 @@ pub(crate) struct Session {
     /// Whether any fault counts messages.
     counted: bool,
     /// The manifest that an incremental backup builds on.
-    uploaded: Option<PriorBackup>,
+    uploaded: Option<Arc<PriorBackup>>,
     /// Whether a base backup runs: its end by an error is announced since 16.
     backup_runs: bool,
     /// Where the session's backup stands in the server's book.

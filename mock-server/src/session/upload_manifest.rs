@@ -1,5 +1,7 @@
 //! UPLOAD_MANIFEST.
 
+use std::sync::Arc;
+
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
 use backstop_protocol::base_backup::manifest::{ManifestError, ManifestUpload};
 use backstop_protocol::frontend::FrontendMessage;
@@ -35,7 +37,8 @@ impl Session {
                 }
             }
         }
-        self.uploaded = Some(upload.finish().map_err(|error| refused(&error))?);
+        let prior = upload.finish().map_err(|error| refused(&error))?;
+        self.uploaded = Some(Arc::new(prior));
         Ok(())
     }
 }

@@ -3,6 +3,8 @@
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::page::{self, BLOCK_SIZE, BLOCKS_PER_FILE, PageHeader};
 
+use super::change::Rhythm;
+
 /// Bytes in one file of a relation.
 pub(in super::super) const SEGMENT_BYTES: u64 = BLOCK_SIZE as u64 * BLOCKS_PER_FILE as u64;
 
@@ -51,8 +53,13 @@ pub(in super::super) struct Pages {
     pub(super) checksums: bool,
     /// Page LSNs lie from here …
     pub(super) oldest_lsn: Lsn,
-    /// … to before here.
+    /// … to before here, unless the page changed later.
     pub(super) newest_lsn: Lsn,
+    pub(super) rhythm: Rhythm,
+    /// Every how many generations each block changes; 0: never.
+    pub(super) every: u64,
+    /// As of which generation the file is read.
+    pub(super) generation: u64,
 }
 
 impl Pages {
@@ -75,15 +82,32 @@ impl Pages {
         }
     }
 
+    /// The numbers of the blocks, of `count` in this file, that changed after the generation of `since`, ascending.
+    pub(in super::super) fn changed_since(&self, since: Lsn, count: u32) -> Vec<u32> {
+        let since = self.rhythm.generation(since);
+        let changed = |block: &u32| self.last_change(self.first_block.saturating_add(*block)) > Some(since);
+        if self.every == 0 { Vec::new() } else { (0..count).filter(changed).collect() }
+    }
+
+    /// The generation in which block `block` of the fork changed last, if it did.
+    fn last_change(&self, block: u32) -> Option<u64> {
+        self.rhythm.last_change(self.every, mix(word(self.key, block.into()) ^ 4), self.generation)
+    }
+
     /// Makes block `block` of the fork.
     fn fill(&self, block: u32, page: &mut [u8; BLOCK_SIZE]) {
         page.fill(0);
-        let key = word(self.key, block.into());
-        if self.layout == Layout::Heap && block > 0 && key.is_multiple_of(97) {
-            return;
-        }
-        let span = self.newest_lsn.0.saturating_sub(self.oldest_lsn.0).max(8);
-        let lsn = Lsn(self.oldest_lsn.0 + mix(key ^ 1) % span).align_down(8);
+        let original = word(self.key, block.into());
+        let (key, lsn) = if let Some(generation) = self.last_change(block) {
+            let key = word(original, generation);
+            (key, self.rhythm.lsn(generation, mix(key ^ 1)))
+        } else {
+            if self.layout == Layout::Heap && block > 0 && original.is_multiple_of(97) {
+                return;
+            }
+            let span = self.newest_lsn.0.saturating_sub(self.oldest_lsn.0).max(8);
+            (original, Lsn(self.oldest_lsn.0 + mix(original ^ 1) % span).align_down(8))
+        };
         let special = if self.layout == Layout::Index { BLOCK_SIZE - 16 } else { BLOCK_SIZE };
         let (lower, upper) = match self.layout {
             Layout::Map => (page::HEADER_SIZE, page::HEADER_SIZE),
@@ -124,13 +148,42 @@ fn line_pointers(key: u64, special: usize, page: &mut [u8; BLOCK_SIZE]) -> (usiz
 #[cfg(test)]
 mod tests {
     use backstop_protocol::page::{PageCheck, verify};
+    use backstop_protocol::wal_file::WalSegmentSize;
     use proptest::prelude::*;
 
     use super::*;
 
     fn pages(layout: Layout, first_block: u32) -> Pages {
         let key = key(7, b"base/5/1259");
-        Pages { key, layout, first_block, checksums: true, oldest_lsn: Lsn(0x100_0028), newest_lsn: Lsn(0x200_0000) }
+        let newest_lsn = Lsn(0x200_0000);
+        let rhythm = Rhythm::new(20, WalSegmentSize::DEFAULT, newest_lsn);
+        let (oldest_lsn, checksums) = (Lsn(0x100_0028), true);
+        Pages { key, layout, first_block, checksums, oldest_lsn, newest_lsn, rhythm, every: 0, generation: 2 }
+    }
+
+    #[test]
+    fn a_block_changes_with_its_lsn_and_only_when_it_is_said_to() {
+        let read = |generation: u64, block: u32| {
+            let mut page = [0; BLOCK_SIZE];
+            let pages = Pages { every: 5, generation, ..pages(Layout::Heap, BLOCKS_PER_FILE) };
+            pages.read(u64::from(block) * BLOCK_SIZE as u64, &mut page);
+            page
+        };
+        for (before, after) in [(2, 3), (3, 4), (3, 6), (2, 40)] {
+            let pages = Pages { every: 5, generation: after, ..pages(Layout::Heap, BLOCKS_PER_FILE) };
+            let since = WalSegmentSize::DEFAULT.start_of(before) + 0x28;
+            let changed = pages.changed_since(since, 200);
+            assert!(after == 40 && changed.len() == 200 || (30..190).contains(&changed.len()), "{}", changed.len());
+            for block in 0..200 {
+                let (old, new) = (read(before, block), read(after, block));
+                assert_eq!(old != new, changed.contains(&block), "block {block} from {before} to {after}");
+                if old != new {
+                    assert_eq!(verify(&new, BLOCKS_PER_FILE + block), PageCheck::Ok);
+                    let lsn = PageHeader::parse(&new).lsn;
+                    assert!(lsn > since && lsn < WalSegmentSize::DEFAULT.start_of(after), "{lsn}");
+                }
+            }
+        }
     }
 
     #[test]

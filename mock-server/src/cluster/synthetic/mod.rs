@@ -1,9 +1,10 @@
 //! A data directory as `initdb` and some use would leave it, of which nothing exists.
 //!
 //! [`layout`] decides which files there are and how large, [`small`] writes the real content of the small ones, and
-//! [`contents`] makes the pages of relations. A relation is listed file by file only while somebody walks, so that the
+//! [`contents`] makes the pages of relations, [`change`] decides when they change. A relation is listed file by file only while somebody walks, so that the
 //! number of files costs no memory.
 
+mod change;
 pub(super) mod contents;
 mod layout;
 mod small;
@@ -19,6 +20,7 @@ use crate::config::{Config, ConfigError, TablespaceConfig};
 
 use super::entry::{Entry, EntryKind, Origin};
 use super::{Facts, Tablespace};
+use change::Rhythm;
 use contents::{Pages, SEGMENT_BYTES};
 
 /// A system identifier as `initdb` makes one, an hour before the life of the server begins: seconds, microseconds, PID.
@@ -56,6 +58,7 @@ pub(super) struct Synthetic {
     checksums: bool,
     oldest_lsn: Lsn,
     newest_lsn: Lsn,
+    rhythm: Rhythm,
 }
 
 /// One line of the layout.
@@ -94,8 +97,15 @@ impl Node {
 }
 
 impl Synthetic {
-    /// The files of a cluster whose page LSNs lie before `wal_start`.
-    pub(super) fn new(config: &Config, facts: &Facts, epoch: i64, wal_start: Lsn) -> Result<Self, ConfigError> {
+    /// The files of a cluster whose page LSNs lie before `wal_start`, and of which about `percent` of the blocks change with each
+    /// WAL segment after that.
+    pub(super) fn new(
+        config: &Config,
+        facts: &Facts,
+        epoch: i64,
+        wal_start: Lsn,
+        percent: u64,
+    ) -> Result<Self, ConfigError> {
         check_size("cluster.size", config.size)?;
         let tablespaces = tablespaces(config, facts.version)?;
         let base = layout::base(config, facts.version, &tablespaces).into();
@@ -112,6 +122,7 @@ impl Synthetic {
             checksums: facts.checksums,
             oldest_lsn: Lsn(facts.segment_size.bytes() + 0x28),
             newest_lsn: wal_start,
+            rhythm: Rhythm::new(percent, facts.segment_size, wal_start),
         })
     }
 
@@ -124,19 +135,27 @@ impl Synthetic {
         self.nodes(oid).map_or(0, |nodes| nodes.iter().map(Node::size).sum())
     }
 
-    /// Walks the base directory or a tablespace. A tablespace that does not exist is empty.
-    pub(super) fn entries(self: &Arc<Self>, oid: Option<u32>) -> impl Iterator<Item = Entry> + Send + use<> {
+    /// Walks the base directory or a tablespace as a backup that starts at `position` finds it. A tablespace that does not exist
+    /// is empty.
+    pub(super) fn entries(
+        self: &Arc<Self>,
+        oid: Option<u32>,
+        position: Lsn,
+    ) -> impl Iterator<Item = Entry> + Send + use<> {
         let nodes = self.nodes(oid).map_or_else(|| Arc::from([]), Arc::clone);
-        Walk { synthetic: Arc::clone(self), nodes, in_tablespace: oid, node: 0, file: 0 }
+        let generation = self.rhythm.generation(position);
+        Walk { synthetic: Arc::clone(self), nodes, in_tablespace: oid, generation, node: 0, file: 0 }
     }
 
     /// The entry for file number `file` of `node`.
-    fn entry(&self, node: &Node, file: u64, oid: Option<u32>) -> Entry {
+    fn entry(&self, node: &Node, file: u64, oid: Option<u32>, generation: u64) -> Entry {
         /// Files were changed last within this many seconds.
         const AGE: u64 = 30 * 86_400;
         let mut name = node.name.clone();
         // What a file holds must not depend on where its tablespace is listed.
         let unique = oid.map_or_else(|| name.clone(), |oid| format!("pg_tblspc/{oid}/{name}"));
+        let age = contents::mix(contents::key(self.seed, unique.as_bytes()) ^ file) % AGE;
+        let mut mtime = self.epoch.saturating_sub(age);
         let (kind, mode, origin) = match &node.kind {
             NodeKind::Directory => {
                 name.push('/');
@@ -155,19 +174,27 @@ impl Synthetic {
                 }
                 let size = (bytes - file * SEGMENT_BYTES).min(SEGMENT_BYTES);
                 let blocks = file * u64::from(backstop_protocol::page::BLOCKS_PER_FILE);
+                let key = contents::key(self.seed, unique.as_bytes());
+                // Nothing writes to an init fork.
+                let every = if node.name.ends_with("_init") { 0 } else { self.rhythm.of_relation(key) };
+                if every > 0 && generation > self.rhythm.generation(self.newest_lsn) {
+                    mtime = self.epoch;
+                }
                 let pages = Pages {
-                    key: contents::key(self.seed, unique.as_bytes()),
+                    key,
                     layout: *layout,
                     first_block: u32::try_from(blocks).unwrap_or(u32::MAX),
                     checksums: self.checksums,
                     oldest_lsn: self.oldest_lsn,
                     newest_lsn: self.newest_lsn,
+                    rhythm: self.rhythm,
+                    every,
+                    generation,
                 };
                 (EntryKind::File { size }, 0o600, Origin::Pages(pages))
             }
         };
-        let age = contents::mix(contents::key(self.seed, unique.as_bytes()) ^ file) % AGE;
-        Entry { name: name.into_bytes(), kind, mode, mtime: self.epoch.saturating_sub(age), origin }
+        Entry { name: name.into_bytes(), kind, mode, mtime, origin }
     }
 }
 
@@ -176,6 +203,7 @@ struct Walk {
     synthetic: Arc<Synthetic>,
     nodes: Arc<[Node]>,
     in_tablespace: Option<u32>,
+    generation: u64,
     node: usize,
     file: u64,
 }
@@ -185,7 +213,7 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Entry> {
         let node = self.nodes.get(self.node)?;
-        let entry = self.synthetic.entry(node, self.file, self.in_tablespace);
+        let entry = self.synthetic.entry(node, self.file, self.in_tablespace, self.generation);
         self.file += 1;
         if self.file >= node.entries() {
             self.node += 1;

@@ -5,7 +5,9 @@ use std::task::{Context, Waker};
 
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
 use backstop_protocol::base_backup::archive::ArchiveMessage;
+use backstop_protocol::base_backup::incremental::{self, IncrementalHeader};
 use backstop_protocol::base_backup::tar::{BLOCK, MemberHeader, MemberKind, padded_size, padding};
+use backstop_protocol::page::BLOCK_SIZE;
 use backstop_protocol::wal_file::WalFileName;
 use bytes::Bytes;
 
@@ -49,6 +51,12 @@ struct Member {
 enum Content {
     Bytes(Bytes),
     Entry(Entry),
+    /// The changed blocks of a relation's file, behind their header.
+    Blocks {
+        header: Bytes,
+        blocks: Vec<u32>,
+        entry: Entry,
+    },
     Wal(WalFileName),
 }
 
@@ -66,6 +74,31 @@ impl Member {
             content: Content::Bytes(content),
             listed: true,
         }
+    }
+}
+
+impl Member {
+    /// The incremental file for the relation's file at `path`.
+    fn blocks(path: &[u8], entry: Entry, changed: &IncrementalHeader) -> Self {
+        Self {
+            name: incremental::name(&entry.name),
+            path: incremental::name(path),
+            kind: MemberKind::File,
+            mode: entry.mode,
+            mtime: entry.mtime,
+            size: changed.file_size(),
+            content: Content::Blocks { header: changed.encode().into(), blocks: changed.blocks().to_vec(), entry },
+            listed: true,
+        }
+    }
+}
+
+impl Content {
+    /// How many bytes at most are read at once from `offset` on: of an incremental file the header, then block after block.
+    fn piece_at(&self, offset: u64) -> usize {
+        let Self::Blocks { header, .. } = self else { return PIECE };
+        let left = (header.len() as u64).saturating_sub(offset);
+        if left > 0 { usize::try_from(left).unwrap_or(PIECE).min(PIECE) } else { BLOCK_SIZE }
     }
 }
 
@@ -203,10 +236,14 @@ impl Session {
     fn archive_size(&self, backup: &Backup, oid: Option<u32>) -> Result<u64, Stop> {
         let header = BLOCK as u64;
         let mut size = 0;
-        for entry in self.shared.cluster.entries(oid).map_err(|error| unreadable(".", &error))? {
+        let below = below(oid);
+        for entry in self.shared.cluster.entries_at(oid, backup.start).map_err(|error| unreadable(".", &error))? {
             let entry = entry.map_err(|error| unreadable(".", &error))?;
             if Self::is_sent(backup, &entry) {
-                size += header + padded_size(entry.size());
+                let path = path(&below, &entry);
+                let incremental = backup.incremental.as_ref();
+                let changed = incremental.and_then(|incremental| self.incremental_header(incremental, &path, &entry));
+                size += header + padded_size(changed.map_or(entry.size(), |changed| changed.file_size()));
             }
         }
         if oid.is_none() {
@@ -228,12 +265,11 @@ impl Session {
 
     /// Everything that the cluster has in a tablespace or in the base directory.
     async fn entries(&mut self, backup: &mut Backup, oid: Option<u32>) -> Result<(), Stop> {
-        let below = oid.map(|oid| format!("pg_tblspc/{oid}/")).unwrap_or_default();
-        let entries = self.shared.cluster.entries(oid).map_err(|error| unreadable(".", &error))?;
+        let below = below(oid);
+        let entries = self.shared.cluster.entries_at(oid, backup.start).map_err(|error| unreadable(".", &error))?;
         for entry in entries {
             let entry = entry.map_err(|error| unreadable(".", &error))?;
-            let name = entry.name.strip_prefix(b"./").unwrap_or(&entry.name);
-            let path = [below.as_bytes(), name].concat();
+            let path = path(&below, &entry);
             if entry.kind == EntryKind::Special {
                 let message = format!("skipping special file \"./{}\"", path.escape_ascii());
                 let warning = Diagnostic::warning(SqlState::WARNING, message);
@@ -247,6 +283,13 @@ impl Session {
                 EntryKind::File { .. } => (MemberKind::File, true),
                 EntryKind::Directory | EntryKind::Special => (MemberKind::Directory, false),
             };
+            let incremental = backup.incremental.as_ref();
+            if let Some(changed) =
+                incremental.and_then(|incremental| self.incremental_header(incremental, &path, &entry))
+            {
+                self.member(backup, Member::blocks(&path, entry, &changed)).await?;
+                continue;
+            }
             let member = Member {
                 name: entry.name.clone(),
                 path,
@@ -375,7 +418,7 @@ impl Session {
         let from_disk = !matches!(member.content, Content::Bytes(_)) || member.path == b"global/pg_control";
         let mut offset = 0;
         while offset < member.size {
-            let length = usize::try_from(member.size - offset).unwrap_or(PIECE).min(PIECE);
+            let length = usize::try_from(member.size - offset).unwrap_or(PIECE).min(member.content.piece_at(offset));
             let piece = buffer.get_mut(..length).unwrap_or_default();
             self.read(&member.content, offset, piece, what)?;
             if let Some(hasher) = &mut hasher {
@@ -421,24 +464,42 @@ impl Session {
                 }
                 Ok(())
             }
-            Content::Entry(entry) => {
-                let mut filled = 0;
-                while let Some(rest) = piece.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-                    let read = self.shared.cluster.read(entry, offset + filled as u64, rest);
-                    match read.map_err(|error| unreadable(what, &error))? {
-                        0 => {
-                            rest.fill(0);
-                            break;
+            Content::Entry(entry) => self.read_entry(entry, offset, piece, what),
+            Content::Blocks { header, blocks, entry } => {
+                let (at, size) = (usize::try_from(offset).unwrap_or(usize::MAX), BLOCK_SIZE as u64);
+                match at.checked_sub(header.len()) {
+                    None => {
+                        for (place, byte) in piece.iter_mut().zip(header.get(at..).unwrap_or_default()) {
+                            *place = *byte;
                         }
-                        read => filled += read,
+                        Ok(())
+                    }
+                    // A piece is one block.
+                    Some(behind) => {
+                        let block = blocks.get(behind / BLOCK_SIZE).copied().unwrap_or_default();
+                        self.read_entry(entry, u64::from(block) * size, piece, what)
                     }
                 }
-                Ok(())
             }
             Content::Wal(file) => {
                 self.shared.cluster.read_wal_file(*file, offset, piece).map_err(|error| wal_error(&error))
             }
         }
+    }
+
+    fn read_entry(&self, entry: &Entry, offset: u64, piece: &mut [u8], what: &str) -> Result<(), Diagnostic> {
+        let mut filled = 0;
+        while let Some(rest) = piece.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let read = self.shared.cluster.read(entry, offset + filled as u64, rest);
+            match read.map_err(|error| unreadable(what, &error))? {
+                0 => {
+                    rest.fill(0);
+                    break;
+                }
+                read => filled += read,
+            }
+        }
+        Ok(())
     }
 
     /// A member that a fault adds.
@@ -464,6 +525,17 @@ impl Session {
     fn now(&self) -> u64 {
         u64::try_from(self.shared.clock.unix_seconds()).unwrap_or_default()
     }
+}
+
+/// What stands before the names of a tablespace's members in the manifest.
+fn below(oid: Option<u32>) -> String {
+    oid.map(|oid| format!("pg_tblspc/{oid}/")).unwrap_or_default()
+}
+
+/// An entry's path in the manifest.
+fn path(below: &str, entry: &Entry) -> Vec<u8> {
+    let name = entry.name.strip_prefix(b"./").unwrap_or(&entry.name);
+    [below.as_bytes(), name].concat()
 }
 
 /// A name without the slash of directories and links.

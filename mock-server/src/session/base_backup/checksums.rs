@@ -6,6 +6,8 @@ use backstop_protocol::backend::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::page::{BLOCK_SIZE, PageCheck, PageHeader, verify};
 
+use super::relation::RelationFile;
+
 /// Blocks in a segment of a relation: `RELSEG_SIZE`.
 const SEGMENT: u32 = 131_072;
 
@@ -29,22 +31,9 @@ pub(super) struct Verifier {
 impl Verifier {
     /// A verifier for the file at `path` below the data directory, if it is one of a relation.
     pub(super) fn new(path: &[u8], start: Lsn) -> Option<Self> {
+        let file = RelationFile::parse(path)?;
+        let block = file.segment.checked_mul(SEGMENT)?;
         let path = str::from_utf8(path).ok()?;
-        let (directory, name) = path.rsplit_once('/')?;
-        let holds_relations = ["base/", "global", "pg_tblspc/"].iter().any(|start| directory.starts_with(start));
-        if !holds_relations {
-            return None;
-        }
-        let (relation, segment) = match name.split_once('.') {
-            Some((relation, segment)) => (relation, segment.parse::<u32>().ok()?),
-            None => (name, 0),
-        };
-        let (number, fork) = relation.split_once('_').unwrap_or((relation, "main"));
-        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number || !["main", "fsm", "vm", "init"].contains(&fork) {
-            return None;
-        }
-        let block = segment.checked_mul(SEGMENT)?;
         Some(Self { name: format!("./{path}"), start, block, block_of_file: 0, failures: 0 })
     }
 
@@ -105,17 +94,6 @@ mod tests {
     use crate::config::{Config, Source};
     use crate::server::{BackupOutcome, Server};
     use crate::testing::{Client, End, diagnostics, tags};
-
-    #[test]
-    fn knows_the_files_of_relations() {
-        let known = |path: &str| Verifier::new(path.as_bytes(), Lsn(0)).is_some();
-        for path in ["base/5/1259", "base/5/2396_vm", "global/1260", "pg_tblspc/16400/PG_18_202506291/5/16401.3"] {
-            assert!(known(path), "{path}");
-        }
-        for path in ["base/5/PG_VERSION", "global/pg_control", "global/pg_filenode.map", "pg_xact/0000", "base/5/x1"] {
-            assert!(!known(path), "{path}");
-        }
-    }
 
     #[test]
     fn a_segment_goes_on_counting_blocks() {

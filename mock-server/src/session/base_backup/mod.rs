@@ -3,13 +3,16 @@
 //! The order of things is that of `perform_base_backup`, in both generations of the protocol: since 15 one COPY whose messages
 //! say which archive they belong to, before one COPY for each archive. Here is the frame: positions, the list, notices, the end.
 //! `archive` sends archives and their members, `data` sends bytes and is where faults strike them, `compress` stands between
-//! the two since 15, `store` takes the bytes with TARGET 'server', `manifest` writes the manifest while files are sent.
+//! the two since 15, `store` takes the bytes with TARGET 'server', `incremental` (17) finds what changed since the backup
+//! before, `manifest` writes the manifest while files are sent.
 
 mod archive;
 mod checksums;
 mod compress;
 mod data;
+mod incremental;
 mod manifest;
+mod relation;
 mod store;
 
 use backstop_protocol::backend::{BackendMessage, Column, Diagnostic, SqlState};
@@ -23,6 +26,7 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use self::data::Flow;
+use self::incremental::Incremental;
 use self::manifest::ManifestInProgress;
 use self::store::Store;
 use super::output::{INT8, OID, TEXT, column, value};
@@ -45,6 +49,8 @@ struct Backup {
     start: Lsn,
     start_timeline: TimelineId,
     tablespaces: Vec<Tablespace>,
+    /// What it builds on.
+    incremental: Option<Incremental>,
     manifest: Option<ManifestInProgress>,
     throttle: Option<Throttle>,
     /// With TARGET 'server'.
@@ -67,29 +73,31 @@ struct Backup {
 impl Session {
     /// Sends a base backup.
     pub(super) async fn base_backup(&mut self, options: &[CommandOption]) -> Result<(), Stop> {
-        let wal_summaries = self.shared.cluster.show("summarize_wal").is_some_and(|(_, value)| value == "on");
+        let wal_summaries = self.shared.cluster.summarizes_wal();
         let built_with = self.shared.cluster.compression();
         let facts = ServerFacts {
             wal_summaries,
             writes_server_files: self.writes_server_files(),
+            manifest_uploaded: self.uploaded.is_some(),
             gzip: built_with.gzip,
             lz4: built_with.lz4,
             zstd: built_with.zstd,
-            ..ServerFacts::default()
         };
         let options = BaseBackupOptions::from_command(options, self.version, &facts)?;
-        if options.incremental {
-            let message = "must UPLOAD_MANIFEST before performing an incremental BASE_BACKUP";
-            return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
-        }
+        let prior = self.uploaded.clone().filter(|_| options.incremental);
         let store = match &options.target {
             Target::Server(directory) => Some(Store::new(self.shared.cluster.server_files(), directory)?),
             Target::Client | Target::Blackhole => None,
         };
-        let running = self.shared.cluster.start_backup(&options.label, options.fast_checkpoint)?;
+        let mut running = self.shared.cluster.start_backup(&options.label, options.fast_checkpoint)?;
         self.backup_runs = true;
         let tablespaces = self.shared.cluster.tablespaces();
         self.open_record(&running, &options, &tablespaces);
+        let incremental = match prior {
+            Some(prior) => Some(self.prepare_incremental(prior, &mut running).await?),
+            None => None,
+        };
+        self.edit_record(|record| record.label_text.clone_from(&running.label_text));
         let mut backup = Backup {
             label_text: running.label_text.clone(),
             start: running.start,
@@ -97,6 +105,7 @@ impl Session {
             _wal: running.keep_wal(),
             running: Some(running),
             tablespaces,
+            incremental,
             manifest: (options.manifest != ManifestOption::No).then(|| {
                 let force_encode = options.manifest == ManifestOption::ForceEncode;
                 let system_identifier = self.shared.cluster.system_identifier();
@@ -170,11 +179,7 @@ impl Session {
         let standby = self.shared.cluster.in_recovery();
         let end = self.shared.cluster.stop_backup(running)?;
         self.backup_runs = false;
-        if let Some(record) = self.record
-            && let Some(record) = self.shared.book().backups.get_mut(record)
-        {
-            (record.end, record.end_timeline) = (Some(end.end), Some(end.timeline));
-        }
+        self.edit_record(|record| (record.end, record.end_timeline) = (Some(end.end), Some(end.timeline)));
         if backup.options.wait {
             let mode = self.shared.cluster.show("archive_mode").map(|(_, value)| value);
             let archives = match mode.as_deref() {
@@ -263,6 +268,15 @@ impl Session {
         }
         ranges.push(WalRange { timeline, start: backup.start, end: until });
         ranges
+    }
+
+    /// Adds to what the server's book says of the backup.
+    fn edit_record(&self, edit: impl FnOnce(&mut BackupRecord)) {
+        if let Some(record) = self.record
+            && let Some(record) = self.shared.book().backups.get_mut(record)
+        {
+            edit(record);
+        }
     }
 
     fn open_record(&mut self, running: &RunningBackup, options: &BaseBackupOptions, tablespaces: &[Tablespace]) {

@@ -4,6 +4,7 @@ mod backup;
 mod commands;
 mod compression;
 mod hostile;
+mod incremental;
 mod start_up;
 mod streaming;
 mod targets;
