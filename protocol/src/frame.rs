@@ -9,8 +9,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// about 128 KiB; a manifest or a history file may be larger, never this large.
 pub const MAX_FRAME: usize = 64 << 20;
 
-/// `MAX_STARTUP_PACKET_LENGTH` of the server.
-pub const MAX_STARTUP_PACKET: usize = 10_000;
+/// `MAX_STARTUP_PACKET_LENGTH` of the server, and the length word, which it does not count.
+pub const MAX_STARTUP_PACKET: usize = 10_004;
 
 /// A typed message: its tag and its body, without the length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ mod tests {
             assert_eq!(read_frame(&mut buffer, MAX_FRAME), Err(FrameError::Length { tag: b'd', length }));
             assert_eq!(buffer.capacity(), capacity);
         }
-        for length in [0, 7, 10_001, -8] {
+        for length in [0, 7, 10_005, -8] {
             let mut buffer = BytesMut::new();
             buffer.put_i32(length);
             assert_eq!(read_startup(&mut buffer), Err(FrameError::Startup(length)));

@@ -51,9 +51,11 @@ impl StartupPacket {
         let mut fields = Fields::new("StartupMessage", packet);
         let code = fields.u32()?;
         match code {
-            SSL_REQUEST => fields.end().map(|()| Self::SslRequest),
-            GSS_ENC_REQUEST => fields.end().map(|()| Self::GssEncRequest),
+            // Servers do not look at what else these two hold.
+            SSL_REQUEST => Ok(Self::SslRequest),
+            GSS_ENC_REQUEST => Ok(Self::GssEncRequest),
             CANCEL_REQUEST => {
+                let mut fields = Fields::new("CancelRequest", fields.remainder());
                 let pid = fields.i32()?;
                 let key = fields.remainder();
                 if !(4..=256).contains(&key.len()) {
@@ -64,9 +66,11 @@ impl StartupPacket {
             version => {
                 let (major, minor) = ((version >> 16) as u16, (version & 0xFFFF) as u16);
                 let mut parameters = Vec::new();
-                // Only protocol 3 has this list; others are refused by their number alone.
-                if major == 3 {
-                    read_parameters(&mut fields, &mut parameters)?;
+                // Others than these are refused by their number alone.
+                match major {
+                    3 => read_parameters(&mut fields, &mut parameters)?,
+                    2 => read_fixed_parameters(&fields.remainder(), &mut parameters),
+                    _ => {}
                 }
                 Ok(Self::Startup(Startup { major, minor, parameters }))
             }
@@ -104,6 +108,16 @@ fn read_parameters(fields: &mut Fields, parameters: &mut Vec<(String, String)>) 
             return fields.end();
         }
         parameters.push((name, fields.text()?));
+    }
+}
+
+/// The first fields of protocol 2's packet: 64 bytes of database, 32 of user, each up to its first zero. A short packet is filled
+/// up with zeros.
+fn read_fixed_parameters(packet: &[u8], parameters: &mut Vec<(String, String)>) {
+    for (name, place) in [("database", 0..64), ("user", 64..96)] {
+        let field = packet.get(place.start..place.end.min(packet.len())).unwrap_or_default();
+        let value = field.split(|byte| *byte == 0).next().unwrap_or_default();
+        parameters.push((name.to_owned(), String::from_utf8_lossy(value).into_owned()));
     }
 }
 

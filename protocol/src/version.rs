@@ -3,6 +3,8 @@
 //! Everything else in the workspace asks [`ServerVersion`]; no other place compares version numbers. The entries for 12 to
 //! 18 are pinned by recordings of real servers, the older ones by their manuals and sources.
 
+mod access;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -224,11 +226,6 @@ impl ServerVersion {
     /// Whether `initdb` knows `--wal-segsize`.
     pub fn has_segment_size_option(self) -> bool {
         self >= Self::V11
-    }
-
-    /// Whether passwords can be checked with SCRAM-SHA-256.
-    pub fn has_scram(self) -> bool {
-        self >= Self::V10
     }
 
     /// Whether the walsender knows SHOW.
@@ -534,12 +531,6 @@ impl ServerVersion {
         }
     }
 
-    /// The protocol versions that the server names when it is asked for another: `3.0 to 3.2`.
-    pub fn supported_protocols(self) -> String {
-        let oldest = if self >= Self::V14 { "3.0" } else { "2.0" };
-        format!("{oldest} to 3.{}", self.newest_protocol_minor())
-    }
-
     /// Whether result sets of replication commands are described with the true lengths of their types and without type
     /// modifiers, and the timeline of IDENTIFY_SYSTEM is an int8 (16).
     pub fn describes_rows_precisely(self) -> bool {
@@ -597,11 +588,6 @@ impl ServerVersion {
     /// Whether a standby is made by `standby.signal` and settings in `postgresql.auto.conf`, not by `recovery.conf`.
     pub fn has_recovery_signal(self) -> bool {
         self >= Self::V12
-    }
-
-    /// The newest protocol minor version that the server speaks: 3.2 since 18.
-    pub fn newest_protocol_minor(self) -> u32 {
-        if self >= Self::V18 { 2 } else { 0 }
     }
 }
 
