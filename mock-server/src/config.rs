@@ -12,6 +12,7 @@ use backstop_protocol::wal_file::WalSegmentSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::access::{HbaRule, RoleConfig};
 use crate::phase::Phase;
 
 /// What a server is asked to be: release, role, contents, write-ahead log.
@@ -33,8 +34,18 @@ pub struct Config {
     pub wal_segment_size: WalSegmentSize,
     /// How many walsenders there can be.
     pub max_wal_senders: u32,
-    /// How clients must prove who they are.
+    /// How clients must prove who they are, where no rule says so.
     pub auth: Auth,
+    /// The roles. Without any there is one of every name, with REPLICATION and the password
+    /// [`DEFAULT_PASSWORD`](crate::access::DEFAULT_PASSWORD), and `postgres` is a superuser.
+    pub roles: Vec<RoleConfig>,
+    /// The lines of `pg_hba.conf`: the first that matches a connection decides. Without any, `auth` decides for all.
+    pub hba: Vec<HbaRule>,
+    /// Whether connections can be encrypted with TLS, and with which certificate: the setting `ssl`.
+    pub tls: Option<TlsConfig>,
+    /// Whether GSSENCRequest is accepted, as a server does that was built with GSSAPI. It has no credentials, so that nothing comes
+    /// of it.
+    pub gssapi: bool,
     /// Settings as in `postgresql.conf`, by name. Those that the server acts on: `full_page_writes`, `hot_standby`,
     /// `idle_replication_slot_timeout`, `max_replication_slots`, `max_slot_wal_keep_size`, `max_wal_senders`,
     /// `max_wal_size`, `summarize_wal`, `wal_keep_segments`, `wal_keep_size`, `wal_level`, `wal_sender_timeout`; the others
@@ -75,6 +86,10 @@ impl Default for Config {
             wal_segment_size: WalSegmentSize::DEFAULT,
             max_wal_senders: 10,
             auth: Auth::default(),
+            roles: Vec::new(),
+            hba: Vec::new(),
+            tls: None,
+            gssapi: false,
             settings: BTreeMap::new(),
             source: Source::default(),
             size: 8 << 20,
@@ -113,6 +128,14 @@ pub enum Auth {
     /// SCRAM-SHA-256.
     #[serde(rename = "scram-sha-256")]
     ScramSha256,
+}
+
+/// TLS with a certificate that the server makes for itself, and a certificate authority to check it by:
+/// [`Server::ca_certificate_pem`](crate::Server::ca_certificate_pem).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Names and addresses that the certificate is for, besides `localhost`, `127.0.0.1` and `::1`.
+    pub names: Vec<String>,
 }
 
 /// Where the files of a cluster come from.

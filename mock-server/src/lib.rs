@@ -8,9 +8,11 @@
 //! |---|---|
 //! | what a server has: files, WAL, slots, timelines | [`cluster`] |
 //! | what a walsender says | `session` |
+//! | who may come in | [`access`] |
 //! | faults | [`fault`] |
 //! | the record of the wire | [`transcript`] |
 
+pub mod access;
 mod clock;
 pub mod cluster;
 pub mod config;
@@ -21,6 +23,7 @@ pub mod server;
 mod session;
 #[cfg(test)]
 mod testing;
+mod tls;
 pub mod transcript;
 pub mod transport;
 pub mod units;

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use backstop_protocol::base_backup::options::BaseBackupOptions;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use crate::access::Access;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, RunningBackup, SlotState, Tablespace};
 use crate::config::{Config, ConfigError};
@@ -27,6 +28,7 @@ use crate::fault::{Action, Identity, Moment, Plan};
 use crate::phase::Phase;
 use crate::random;
 use crate::session;
+use crate::tls::Tls;
 use crate::transcript::{Direction, Event, Recorder, Said};
 use crate::transport::{MemoryStream, Stream};
 
@@ -122,6 +124,8 @@ impl Server {
         let cluster = Cluster::new(&config)?;
         cluster.set_running(life.phase == Phase::Running);
         let shared = Arc::new(Shared {
+            access: Access::new(&config)?,
+            tls: Tls::new(&config, cluster.version())?,
             clock: Clock::new(cluster.epoch()),
             plan: Mutex::new(Plan::new(&config.faults)),
             faultless: config.faults.is_empty(),
@@ -174,6 +178,11 @@ impl Server {
     /// The configuration it was made from.
     pub fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    /// The certificate authority's certificate in PEM, which proves the server's own: libpq's `sslrootcert`. None without TLS.
+    pub fn ca_certificate_pem(&self) -> Option<&str> {
+        self.shared.tls.as_ref().map(Tls::authority)
     }
 
     /// Everything that was sent and received so far, in order.
@@ -315,6 +324,8 @@ pub(crate) enum Order {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) cluster: Cluster,
+    pub(crate) access: Access,
+    pub(crate) tls: Option<Tls>,
     pub(crate) clock: Clock,
     pub(crate) life: watch::Sender<Life>,
     plan: Mutex<Plan>,
@@ -349,8 +360,8 @@ pub(crate) struct Seat {
     pub(crate) began: Life,
     /// Whether its client has proved who it is. Before, nothing is said to it when the server stops.
     pub(crate) admitted: AtomicBool,
-    /// 32 bytes; sessions before protocol 3.2 use the first four.
-    pub(crate) key: Bytes,
+    /// What a cancel request must know: 32 bytes with protocol 3.2, 4 before. Not set before the client was told.
+    pub(crate) key: OnceLock<Bytes>,
     identity: Mutex<Identity>,
     pub(crate) order: watch::Sender<Option<Order>>,
     pub(crate) cancel: Notify,
@@ -399,7 +410,7 @@ impl Shared {
             pid: i32::try_from(number).map_or(i32::MAX, |number| number.saturating_add(random::FIRST_PID)),
             began: *self.life.borrow(),
             admitted: AtomicBool::new(false),
-            key: random::bytes::<32>(self.config.seed, number, "cancel key").to_vec().into(),
+            key: OnceLock::new(),
             identity: Mutex::new(Identity { session: number, ..Identity::default() }),
             order: watch::Sender::new(None),
             cancel: Notify::new(),
@@ -460,7 +471,7 @@ impl Shared {
     /// CancelRequest: the session with this process id and key stops what it does.
     pub(crate) fn cancel(&self, pid: i32, key: &[u8]) {
         let book = self.book();
-        let matches = |seat: &&Arc<Seat>| seat.pid == pid && (seat.key == key || seat.key.get(..4) == Some(key));
+        let matches = |seat: &&Arc<Seat>| seat.pid == pid && seat.key.get().is_some_and(|known| known == key);
         if let Some(seat) = book.sessions.values().find(matches) {
             seat.cancel.notify_one();
         }

@@ -8,7 +8,7 @@ use backstop_protocol::frame::{MAX_FRAME, read_frame};
 use backstop_protocol::frontend::{FrontendMessage, Startup, StartupPacket};
 use backstop_protocol::version::ServerVersion;
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::{Config, TablespaceConfig};
 use crate::fault::Fault;
@@ -31,8 +31,8 @@ pub(crate) enum End {
 }
 
 /// One connection.
-pub(crate) struct Client {
-    pub(crate) stream: MemoryStream,
+pub(crate) struct Client<S = MemoryStream> {
+    pub(crate) stream: S,
     input: BytesMut,
 }
 
@@ -71,6 +71,13 @@ impl Client {
         let (_, end) = client.read().await;
         assert_eq!(end, End::Ready);
         client
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Speaks over a connection that was opened elsewhere.
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream, input: BytesMut::new() }
     }
 
     pub(crate) async fn start_up(&mut self, name: &str) {

@@ -1,15 +1,19 @@
-//! The connections that a server can have: TCP, Unix sockets, and memory.
+//! The connections that a server can have: TCP, Unix sockets, and memory, and TLS over them.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// Bytes that an in-memory connection holds in each direction before the writer must wait.
 const MEMORY_BUFFER: usize = 64 << 10;
@@ -84,9 +88,45 @@ pub(crate) enum Stream {
     #[cfg(unix)]
     Unix(UnixStream),
     Memory(MemoryStream),
+    Tls(Box<TlsStream<Rewound>>),
 }
 
 impl Stream {
+    /// Where the client is, as `pg_hba.conf` sees it: nowhere on a Unix socket, on this machine in memory.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        match self {
+            // A connection that has no peer any more will not come to be asked.
+            Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip().to_canonical()),
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+            Self::Memory(_) => Some(Ipv4Addr::LOCALHOST.into()),
+            Self::Tls(stream) => stream.get_ref().0.stream.peer(),
+        }
+    }
+
+    /// The server's side of the TLS handshake. `read` is what was already read of it.
+    pub(crate) async fn encrypt(self, acceptor: &TlsAcceptor, read: Bytes) -> io::Result<Self> {
+        let stream = acceptor.accept(Rewound { read, stream: self }).await?;
+        Ok(Self::Tls(Box::new(stream)))
+    }
+
+    /// What the client chose by ALPN. None without TLS, too.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            _ => None,
+        }
+    }
+
+    /// Ends the connection as the end of a process does: without a last word of TLS.
+    pub(crate) async fn abandon(self) {
+        match self {
+            Self::Tls(stream) => Box::pin(stream.into_inner().0.stream.abandon()).await,
+            // The peer may be gone already, which is an end as well.
+            mut stream => drop(stream.shutdown().await),
+        }
+    }
+
     /// Ends the connection so that the peer sees a reset where the transport has one. A Unix socket has none: it closes.
     pub(crate) fn reset(self) {
         match self {
@@ -95,7 +135,41 @@ impl Stream {
             #[cfg(unix)]
             Self::Unix(_) => {}
             Self::Memory(stream) => stream.reset(),
+            Self::Tls(stream) => stream.into_inner().0.stream.reset(),
         }
+    }
+}
+
+/// A connection of which something was already read.
+#[derive(Debug)]
+pub(crate) struct Rewound {
+    read: Bytes,
+    stream: Stream,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let count = self.read.len().min(buf.remaining());
+        buf.put_slice(&self.read[..count]);
+        self.read.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -106,6 +180,7 @@ macro_rules! each {
             #[cfg(unix)]
             Self::Unix($stream) => $call,
             Self::Memory($stream) => $call,
+            Self::Tls($stream) => $call,
         }
     };
 }

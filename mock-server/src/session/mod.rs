@@ -10,6 +10,8 @@ mod create_replication_slot;
 mod drop_replication_slot;
 mod faults;
 mod identify_system;
+mod negotiation;
+mod options;
 mod output;
 mod read_replication_slot;
 mod scram;
@@ -101,6 +103,8 @@ pub(crate) struct Session {
     wire: Wire,
     /// From the start-up packet.
     user: String,
+    /// Whether the user is a superuser.
+    superuser: bool,
     /// The database of a walsender that is connected to one.
     database: Option<String>,
     /// Settings that the client gave.
@@ -131,6 +135,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, seat: Arc<Seat>, stream: Stream) 
         version: shared.cluster.version(),
         wire: Wire::new(stream),
         user: String::new(),
+        superuser: false,
         database: None,
         settings: BTreeMap::new(),
         reported_standby: false,
@@ -429,7 +434,7 @@ impl Session {
                 backup.client_terminated = true;
             }
         }
-        let resets = matches!(ending, Ending::Reset);
+        let (resets, crashes) = (matches!(ending, Ending::Reset), matches!(ending, Ending::Crash));
         match ending {
             Ending::Fatal(error) => {
                 self.say_unasked(&BackendMessage::ErrorResponse(error));
@@ -447,6 +452,8 @@ impl Session {
         let _ = tokio::time::timeout(LINGER, self.wire.flush()).await;
         if resets {
             self.wire.reset();
+        } else if crashes {
+            let _ = tokio::time::timeout(LINGER, self.wire.abandon()).await;
         } else {
             let _ = tokio::time::timeout(LINGER, self.wire.shut_down()).await;
         }

@@ -1,21 +1,28 @@
 //! Start-up: from the first byte to the first ReadyForQuery.
 
+use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState, TransactionStatus};
-use backstop_protocol::frontend::{Startup, StartupPacket};
+use backstop_protocol::frontend::Startup;
+use bytes::Bytes;
 
-use super::{Ending, Session, Stop, on_off};
+use super::{Ending, Session, Stop, on_off, options};
 use crate::fault::Moment;
 use crate::phase::Phase;
-use crate::transcript::{Direction, Said};
+use crate::random;
 
 /// `authentication_timeout`.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Parameters of a start-up packet that are no settings.
 const NOT_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
+
+/// What the names of protocol options begin with.
+const PROTOCOL_OPTION: &str = "_pq_.";
+
+const NO_USER: &str = "no PostgreSQL user name specified in startup packet";
 
 /// What the `replication` parameter asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,31 +46,61 @@ impl Session {
         };
         let replication = self.accept_startup(&startup).await?;
         self.refuse_when_down()?;
-        if replication == Replication::No {
-            let message = "this server accepts replication connections only";
-            return Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into());
-        }
-        if !self.shared.take_walsender_place(&self.seat) {
+        if replication != Replication::No && !self.shared.take_walsender_place(&self.seat) {
             let setting = self.version.setting_in_message("max_wal_senders");
             let limit = self.shared.cluster.max_wal_senders();
             let message = format!("number of requested standby connections exceeds {setting} (currently {limit})");
             return Err(Diagnostic::error(SqlState::TOO_MANY_CONNECTIONS, message).into());
         }
-        match tokio::time::timeout(TIMEOUT, self.authenticate()).await {
+        let database = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(&self.user);
+        let database = truncated(database).to_owned();
+        let physical = replication == Replication::Physical;
+        match tokio::time::timeout(TIMEOUT, self.authenticate(physical, &database)).await {
             Ok(authenticated) => authenticated?,
             Err(_) => return Err(Ending::Close.into()),
         }
         self.seat.admitted.store(true, Ordering::SeqCst);
-        self.take_settings(&startup)?;
+        self.log_in(replication)?;
+        if replication == Replication::No {
+            let message = "this server accepts replication connections only";
+            return Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into());
+        }
         if replication == Replication::Database {
-            let name = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(&self.user).to_owned();
-            if !["postgres", "template1"].contains(&name.as_str()) {
-                let message = format!("database \"{name}\" does not exist");
+            if !["postgres", "template1"].contains(&database.as_str()) {
+                let message = format!("database \"{database}\" does not exist");
                 return Err(Diagnostic::error(SqlState::INVALID_CATALOG_NAME, message).into());
             }
-            self.database = Some(name);
+            self.database = Some(database);
         }
+        self.take_settings(&startup).await?;
         self.greet(&startup).await
+    }
+
+    /// What the role that was proven may do: `InitializeSessionUserId`, and the privilege to replicate.
+    fn log_in(&mut self, replication: Replication) -> Result<(), Stop> {
+        let role = self.shared.access.role(&self.user);
+        let refuse = |problem| {
+            let message = format!("role \"{}\" {problem}", self.user);
+            Err(Diagnostic::error(SqlState::INVALID_AUTHORIZATION_SPECIFICATION, message).into())
+        };
+        let Some(role) = role else { return refuse("does not exist") };
+        if !role.login {
+            return refuse("is not permitted to log in");
+        }
+        let may_replicate = role.replication || (role.superuser && self.version.superusers_may_replicate());
+        if replication != Replication::No && !may_replicate {
+            let refusal = |message| Diagnostic::error(SqlState::INSUFFICIENT_PRIVILEGE, message);
+            return Err(if self.version.details_missing_privileges() {
+                let detail = "Only roles with the REPLICATION attribute may start a WAL sender process.";
+                refusal("permission denied to start WAL sender").with_detail(detail).into()
+            } else if self.version.superusers_may_replicate() {
+                refusal("must be superuser or replication role to start walsender").into()
+            } else {
+                refusal("must be replication role to start walsender").into()
+            });
+        }
+        self.superuser = role.superuser;
+        Ok(())
     }
 
     /// ParameterStatus, BackendKeyData, ReadyForQuery.
@@ -74,7 +111,9 @@ impl Session {
             self.send(BackendMessage::ParameterStatus { name: (*name).to_owned(), value }).await?;
         }
         let long_key = u32::from(startup.minor).min(self.version.newest_protocol_minor()) >= 2;
-        let key = if long_key { self.seat.key.clone() } else { self.seat.key.slice(..4) };
+        let key = random::bytes::<32>(self.shared.config.seed, self.seat.number, "cancel key");
+        let key = Bytes::copy_from_slice(if long_key { &key } else { &key[..4] });
+        let key = self.seat.key.get_or_init(|| key).clone();
         self.send(BackendMessage::BackendKeyData { pid: self.seat.pid, key }).await?;
         self.emit(Moment::Ready, vec![BackendMessage::ReadyForQuery(TransactionStatus::Idle)]).await?;
         self.flush().await?;
@@ -82,83 +121,55 @@ impl Session {
         Ok(())
     }
 
-    /// Answers requests for encryption, serves a cancel request, and returns the StartupMessage.
-    async fn read_startup(&mut self) -> Result<Startup, Stop> {
-        let (mut asked_ssl, mut asked_gss) = (false, false);
-        loop {
-            self.flush().await?;
-            let packet = self.wire.read_startup().await.ok_or(Ending::Gone)?;
-            let Ok(packet) = StartupPacket::decode(packet) else {
-                let message = "invalid startup packet layout: expected terminator as last byte";
-                return Err(Diagnostic::error(SqlState::PROTOCOL_VIOLATION, message).into());
-            };
-            let asked = match packet {
-                StartupPacket::Startup(startup) => {
-                    let parameters = startup.parameters.iter().map(|(name, value)| format!("{name}={value}"));
-                    let parameters = parameters.collect::<Vec<_>>().join(" ");
-                    let detail = format!("{}.{} {parameters}", startup.major, startup.minor);
-                    self.note_packet("StartupMessage", Direction::Received, &detail);
-                    return Ok(startup);
-                }
-                StartupPacket::Cancel { pid, key } => {
-                    self.note_packet("CancelRequest", Direction::Received, &format!("pid {pid}"));
-                    self.shared.cancel(pid, &key);
-                    return Err(Ending::Close.into());
-                }
-                StartupPacket::SslRequest => {
-                    self.note_packet("SSLRequest", Direction::Received, "");
-                    &mut asked_ssl
-                }
-                StartupPacket::GssEncRequest => {
-                    self.note_packet("GSSENCRequest", Direction::Received, "");
-                    &mut asked_gss
-                }
-            };
-            if std::mem::replace(asked, true) {
-                let message = "unsupported frontend protocol 1234.5679: server supports";
-                let message = format!("{message} {}", self.version.supported_protocols());
-                return Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into());
-            }
-            self.note_packet("refusal", Direction::Sent, "N");
-            self.wire.output.extend_from_slice(b"N");
-        }
-    }
-
-    fn note_packet(&self, message: &'static str, direction: Direction, detail: &str) {
-        self.shared.record(self.seat.number, &Said { direction, message, detail, bytes: 0, folds: false });
-    }
-
     /// `ProcessStartupPacket` after the packet was read: the protocol's version, the parameters.
     async fn accept_startup(&mut self, startup: &Startup) -> Result<Replication, Stop> {
-        if startup.major != 3 {
-            let supported = self.version.supported_protocols();
-            let asked = format!("{}.{}", startup.major, startup.minor);
-            let message = format!("unsupported frontend protocol {asked}: server supports {supported}");
-            if startup.major < 3 {
-                // In the form that such a client understands: no length, the severity in the text.
-                self.wire.output.extend_from_slice(format!("EFATAL:  {message}\n\0").as_bytes());
-                return Err(Ending::Close.into());
-            }
-            return Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into());
+        let (asked, newest) = (u32::from(startup.minor), self.version.newest_protocol_minor());
+        let negotiates = self.version.negotiates_protocol();
+        if startup.major == 2 && self.version.speaks_protocol_2() {
+            // Not here: nothing in this protocol asks for replication.
+            let user = startup.get("user").unwrap_or_default();
+            let problem = if user.is_empty() { NO_USER } else { "this server does not speak protocol 2" };
+            return Err(self.refuse_in_protocol_2(problem));
         }
-        let replication = self.replication(startup.get("replication").unwrap_or("false"))?;
-        startup.get("user").unwrap_or_default().clone_into(&mut self.user);
+        if startup.major != 3 || (asked > newest && !negotiates) {
+            return Err(self.unsupported_protocol(startup.major, startup.minor));
+        }
+        let mut replication = Replication::No;
+        for (_, value) in startup.parameters.iter().filter(|(name, _)| name == "replication") {
+            replication = self.replication(value)?;
+        }
+        truncated(startup.get("user").unwrap_or_default()).clone_into(&mut self.user);
         self.seat.identify(|identity| {
             identity.application_name = startup.get("application_name").map(str::to_owned);
         });
         self.at(Moment::Startup).await?;
-        let unknown = startup.parameters.iter().map(|(name, _)| name).filter(|name| name.starts_with("_pq_."));
-        let unrecognized: Vec<_> = unknown.cloned().collect();
-        let (asked, newest) = (u32::from(startup.minor), self.version.newest_protocol_minor());
+        let unknown = startup.parameters.iter().map(|(name, _)| name).filter(|name| name.starts_with(PROTOCOL_OPTION));
+        let unrecognized: Vec<_> = unknown.filter(|_| negotiates).cloned().collect();
         if asked > newest || !unrecognized.is_empty() {
             let newest = 3 << 16 | asked.min(newest);
             self.send(BackendMessage::NegotiateProtocolVersion { newest, unrecognized }).await?;
         }
         if self.user.is_empty() {
-            let message = "no PostgreSQL user name specified in startup packet";
-            return Err(Diagnostic::error(SqlState::INVALID_AUTHORIZATION_SPECIFICATION, message).into());
+            return Err(Diagnostic::error(SqlState::INVALID_AUTHORIZATION_SPECIFICATION, NO_USER).into());
         }
         Ok(replication)
+    }
+
+    /// A protocol that the server does not speak. A client of an old one is told in the form that it understands, one that asks for
+    /// no version at all is not.
+    pub(super) fn unsupported_protocol(&mut self, major: u16, minor: u16) -> Stop {
+        let supported = self.version.supported_protocols();
+        let message = format!("unsupported frontend protocol {major}.{minor}: server supports {supported}");
+        if (1..3).contains(&major) || (major == 0 && self.version.speaks_protocol_2()) {
+            return self.refuse_in_protocol_2(&message);
+        }
+        Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into()
+    }
+
+    /// A last word in the form of protocol 2: no length, the severity in the text.
+    pub(super) fn refuse_in_protocol_2(&mut self, message: &str) -> Stop {
+        self.wire.output.extend_from_slice(format!("EFATAL:  {message}\n\0").as_bytes());
+        Ending::Close.into()
     }
 
     fn replication(&self, value: &str) -> Result<Replication, Diagnostic> {
@@ -198,25 +209,14 @@ impl Session {
         .into())
     }
 
-    /// Settings in the start-up packet, and in its `options` as `-c name=value`.
-    fn take_settings(&mut self, startup: &Startup) -> Result<(), Stop> {
-        let given = startup
-            .parameters
-            .iter()
-            .filter(|(name, _)| !NOT_SETTINGS.contains(&name.as_str()) && !name.starts_with("_pq_."));
-        let mut settings: Vec<_> = given.cloned().collect();
-        let mut words = startup.get("options").unwrap_or_default().split_ascii_whitespace();
-        while let Some(word) = words.next() {
-            let setting = match word.strip_prefix("-c").or_else(|| word.strip_prefix("--")) {
-                Some("") => words.next(),
-                other => other,
-            };
-            let Some((name, value)) = setting.and_then(|setting| setting.split_once('=')) else {
-                let message = format!("invalid command-line argument for server process: {word}");
-                return Err(Diagnostic::error(SqlState::SYNTAX_ERROR, message).into());
-            };
-            settings.push((name.replace('-', "_"), value.to_owned()));
-        }
+    /// Settings in the start-up packet's `options`, then those that are parameters of their own (`process_startup_options`).
+    async fn take_settings(&mut self, startup: &Startup) -> Result<(), Stop> {
+        let mut settings = options::settings(startup.get("options").unwrap_or_default())?;
+        let is_setting = |name: &str| {
+            let reserved = self.version.negotiates_protocol() && name.starts_with(PROTOCOL_OPTION);
+            !NOT_SETTINGS.contains(&name) && !reserved
+        };
+        settings.extend(startup.parameters.iter().filter(|(name, _)| is_setting(name)).cloned());
         for (name, value) in settings {
             let reported = self.version.reported_settings().iter().find(|known| known.eq_ignore_ascii_case(&name));
             let known = reported.map(|known| (*known).to_owned());
@@ -228,19 +228,42 @@ impl Session {
                 let message = format!("unrecognized configuration parameter \"{name}\"");
                 return Err(Diagnostic::error(SqlState::UNDEFINED_OBJECT, message).into());
             };
+            let value = if known == "application_name" { self.clean_name(&value).await? } else { value };
             self.settings.insert(known, value);
         }
         Ok(())
+    }
+
+    /// An `application_name` as the server keeps it: printable ASCII (`pg_clean_ascii`), at most 63 bytes.
+    async fn clean_name(&mut self, name: &str) -> Result<String, Stop> {
+        let mut clean = String::new();
+        for byte in name.bytes() {
+            match byte {
+                b' '..=b'~' => clean.push(char::from(byte)),
+                _ if self.version.escapes_unprintable_names() => {
+                    // Writing to a String cannot fail.
+                    let _ = write!(clean, "\\x{byte:02x}");
+                }
+                _ => clean.push('?'),
+            }
+        }
+        let kept = truncated(&clean);
+        if kept.len() < clean.len() {
+            let notice = format!("identifier \"{clean}\" will be truncated to \"{kept}\"");
+            let notice = Diagnostic::notice(SqlState::NAME_TOO_LONG, notice);
+            self.send(BackendMessage::NoticeResponse(notice)).await?;
+        }
+        Ok(kept.to_owned())
     }
 
     /// A reported setting's value in this session.
     pub(super) fn reported(&self, name: &str) -> String {
         let encoding = if self.database.is_some() { "UTF8" } else { "SQL_ASCII" };
         match name {
-            "client_encoding" | "server_encoding" => return encoding.to_owned(),
+            "server_encoding" => return encoding.to_owned(),
             "session_authorization" => return self.user.clone(),
             "in_hot_standby" => return on_off(self.reported_standby).to_owned(),
-            "is_superuser" => return "off".to_owned(),
+            "is_superuser" => return on_off(self.superuser).to_owned(),
             _ => {}
         }
         if let Some(value) = self.settings.get(name) {
@@ -251,6 +274,7 @@ impl Session {
         }
         let default = match name {
             "application_name" => "",
+            "client_encoding" => encoding,
             "DateStyle" => "ISO, MDY",
             "IntervalStyle" => "postgres",
             "TimeZone" => "UTC",
@@ -274,6 +298,12 @@ const CLIENT_SETTINGS: [&str; 7] = [
     "tcp_user_timeout",
     "wal_sender_timeout",
 ];
+
+/// A name as far as it fits into NAMEDATALEN, with its terminating zero. Cut between characters, as the clients' texts are UTF-8 here.
+fn truncated(name: &str) -> &str {
+    let end = (0..=name.len().min(63)).rev().find(|at| name.is_char_boundary(*at));
+    name.get(..end.unwrap_or_default()).unwrap_or_default()
+}
 
 /// `parse_bool`: `true`, `false`, `yes`, `no` and their beginnings, `on`, `off` and `of`, `1`, `0`, in any case.
 fn parse_bool(value: &str) -> Option<bool> {

@@ -1,10 +1,13 @@
 //! Frames in, bytes out.
 
+use std::net::IpAddr;
+
 use backstop_protocol::backend::MessageError;
 use backstop_protocol::frame::{read_frame, read_startup};
 use backstop_protocol::frontend::FrontendMessage;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
 
 use crate::transport::Stream;
 
@@ -26,11 +29,26 @@ pub(super) enum Received {
     Gone,
 }
 
-/// A connection with its buffers. Every method can be cancelled without losing a byte.
+/// What came in answer to a challenge.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The body of PasswordMessage, SASLInitialResponse or SASLResponse.
+    Password(Bytes),
+    /// A message of another type.
+    Other(u8),
+    /// A length that cannot be right.
+    BadLength,
+    /// The connection ended or broke.
+    Gone,
+}
+
+/// A connection with its buffers. Every method but [`encrypt`](Self::encrypt) can be cancelled without losing a byte.
 #[derive(Debug)]
 pub(super) struct Wire {
     /// None after its end.
     stream: Option<Stream>,
+    /// The client's address; none on a Unix socket.
+    pub(super) peer: Option<IpAddr>,
     input: BytesMut,
     /// What was said and not yet written.
     pub(super) output: BytesMut,
@@ -38,7 +56,56 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream: Some(stream), input: BytesMut::new(), output: BytesMut::new() }
+        Self { peer: stream.peer(), stream: Some(stream), input: BytesMut::new(), output: BytesMut::new() }
+    }
+
+    /// Whether TLS is spoken.
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self.stream, Some(Stream::Tls(_)))
+    }
+
+    /// Goes on under TLS. With `rewind` the handshake begins with what was already read; without it that is dropped. False if nothing
+    /// came of it: the connection is over then.
+    pub(super) async fn encrypt(&mut self, acceptor: &TlsAcceptor, rewind: bool) -> bool {
+        let read = self.input.split().freeze();
+        let Some(stream) = self.stream.take() else { return false };
+        self.stream = stream.encrypt(acceptor, if rewind { read } else { Bytes::new() }).await.ok();
+        self.stream.is_some()
+    }
+
+    /// What the client chose by ALPN.
+    pub(super) fn alpn(&self) -> Option<&[u8]> {
+        self.stream.as_ref().and_then(Stream::alpn)
+    }
+
+    /// Whether bytes were read that nobody has looked at.
+    pub(super) fn has_more(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// The next byte, which is not consumed.
+    pub(super) async fn peek(&mut self) -> Option<u8> {
+        while self.input.is_empty() {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        self.input.first().copied()
+    }
+
+    /// Waits for a packet that is a length and so many bytes, at most `limit`, as GSSAPI tokens come, and drops it.
+    pub(super) async fn skip_token(&mut self, limit: usize) {
+        loop {
+            if let Some(head) = self.input.first_chunk::<4>() {
+                let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+                if length > limit || self.input.len() - 4 >= length {
+                    return;
+                }
+            }
+            if !self.fill().await {
+                return;
+            }
+        }
     }
 
     /// Reads more bytes; false at the end of the stream, or when it broke.
@@ -76,6 +143,21 @@ impl Wire {
         }
     }
 
+    /// The client's answer to a challenge, as the server reads it: whatever else comes instead is known by its tag alone.
+    pub(super) async fn read_password(&mut self, limit: usize) -> Answer {
+        loop {
+            if let Some(tag) = self.input.first().filter(|tag| **tag != b'p') {
+                return Answer::Other(*tag);
+            }
+            match read_frame(&mut self.input, limit) {
+                Ok(Some(frame)) => return Answer::Password(frame.body),
+                Ok(None) if self.fill().await => {}
+                Ok(None) => return Answer::Gone,
+                Err(_) => return Answer::BadLength,
+            }
+        }
+    }
+
     /// Resolves when the client has closed. What it sends meanwhile is kept, up to a bound; then nobody looks any more.
     pub(super) async fn closed(&mut self) {
         while self.input.len() < OUTPUT_BUFFER {
@@ -104,6 +186,13 @@ impl Wire {
             let _ = stream.shutdown().await;
         }
         self.stream = None;
+    }
+
+    /// The end of a process that has no time for an orderly one.
+    pub(super) async fn abandon(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.abandon().await;
+        }
     }
 
     /// A disorderly end.

@@ -8,3 +8,4 @@ mod incremental;
 mod start_up;
 mod streaming;
 mod targets;
+mod tls;
