@@ -157,12 +157,9 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the role has the privileges of `pg_write_server_files`: the superuser `postgres` has, and those that the
-    /// setting `backstop.pg_write_server_files` lists.
+    /// Whether the role has the privileges of `pg_write_server_files`.
     fn writes_server_files(&self) -> bool {
-        let listed = self.shared.config.settings.get("backstop.pg_write_server_files");
-        let mut roles = listed.map_or("", String::as_str).split(',').map(str::trim).chain(["postgres"]);
-        roles.any(|role| role == self.user)
+        self.superuser || self.shared.access.is_member(&self.user, "pg_write_server_files")
     }
 
     fn has_pages_to_verify(&self) -> bool {

@@ -4,7 +4,7 @@ use backstop_protocol::base_backup::archive::ArchiveMessage;
 use backstop_protocol::version::ServerVersion;
 use sha2::{Digest, Sha256};
 
-use crate::config::Config;
+use crate::config::{Config, RoleConfig};
 use crate::server::Server;
 use crate::testing::{Client, End, archives, config, diagnostics, fault, payloads, server, tags};
 
@@ -50,9 +50,17 @@ async fn a_backup_on_the_server_is_what_a_client_would_have_got() {
 
 #[tokio::test(start_paused = true)]
 async fn a_directory_and_a_role_must_be_right() {
-    let settings = [("backstop.pg_write_server_files".to_owned(), "alice, backup".to_owned())].into();
+    let role = |name: &str, groups: &[&str]| RoleConfig {
+        replication: true,
+        superuser: name == "postgres",
+        member_of: groups.iter().map(|group| (*group).to_owned()).collect(),
+        ..RoleConfig::new(name)
+    };
+    let writers: [(&str, &[&str]); 4] =
+        [("repl", &[]), ("alice", &["pg_write_server_files"]), ("backup", &["alice"]), ("postgres", &[])];
+    let roles = writers.map(|(name, groups)| role(name, groups));
     for version in [ServerVersion::V15, ServerVersion::V16] {
-        let server = Server::new(Config { settings: Clone::clone(&settings), ..config(version, vec![]) }).unwrap();
+        let server = Server::new(Config { roles: roles.to_vec(), ..config(version, vec![]) }).unwrap();
         let mut told = String::new();
         for (user, detail) in
             [("repl", "/srv/b"), ("alice", "srv/b"), ("backup", "/nonexistent/x"), ("postgres", "/var")]
