@@ -48,17 +48,11 @@ pub struct Config {
     pub gssapi: bool,
     /// Settings as in `postgresql.conf`, by name. Those that the server acts on: `full_page_writes`, `hot_standby`,
     /// `idle_replication_slot_timeout`, `max_replication_slots`, `max_slot_wal_keep_size`, `max_wal_senders`,
-<<<<<<< HEAD
     /// `max_wal_size`, `summarize_wal`, `wal_keep_segments`, `wal_keep_size`, `wal_level`, `wal_sender_timeout`; the others
     /// are only shown. `backstop.compression` lists with what the server was built to compress archives (`gzip, lz4, zstd`
-    /// if there is none), and `backstop.pg_write_server_files` which roles beside `postgres` may store backups on the server.
+    /// if there is none).
     /// With `backstop.changed_blocks` = `5%` about so many of a synthetic cluster's blocks change from one WAL segment to the
     /// next (`0%` if there is none); with `backstop.wal_summarizer` = `stuck` WAL is not summarized although it should be.
-=======
-    /// `max_wal_size`, `wal_keep_segments`, `wal_keep_size`, `wal_level`, `wal_sender_timeout`; the others are only shown.
-    /// `backstop.compression` lists with what the server was built to compress archives (`gzip, lz4, zstd` if there is
-    /// none).
->>>>>>> 180e795 (Let members of pg_write_server_files store backups, instead of a list)
     pub settings: BTreeMap<String, String>,
     /// Where the files come from.
     pub source: Source,
