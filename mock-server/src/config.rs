@@ -60,6 +60,10 @@ pub struct Config {
     pub size: u64,
     /// Tablespaces of a synthetic cluster besides `pg_default` and `pg_global`.
     pub tablespaces: Vec<TablespaceConfig>,
+    /// Files of a synthetic cluster's base directory that are not PostgreSQL's.
+    pub extra_files: Vec<ExtraFile>,
+    /// Pages of a synthetic cluster that do not agree with their checksums.
+    pub damaged_pages: Vec<DamagedPages>,
     /// Where the WAL of a synthetic cluster stands at the start.
     pub wal_start: Option<Lsn>,
     /// How fast WAL grows, in bytes a second; 0: not by itself.
@@ -94,6 +98,8 @@ impl Default for Config {
             source: Source::default(),
             size: 8 << 20,
             tablespaces: Vec::new(),
+            extra_files: Vec::new(),
+            damaged_pages: Vec::new(),
             wal_start: None,
             wal_rate: 0,
             server_root: None,
@@ -159,6 +165,39 @@ pub struct TablespaceConfig {
     pub location: String,
     /// Its bytes, about.
     pub size: u64,
+}
+
+/// Something that a user, a tool or an accident left in the data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtraFile {
+    /// Below the data directory. Bytes, because file names need not be text.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: ExtraFileKind,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// What an extra file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExtraFileKind {
+    /// A file with this content.
+    Content(Vec<u8>),
+    /// A sparse file: so many zero bytes.
+    Sparse(u64),
+    /// A directory.
+    Directory,
+    /// A fifo, a socket, a device or a link, none of which is ever sent.
+    Special,
+}
+
+/// Pages of one relation file whose content has changed behind the server's back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedPages {
+    /// The file as in the manifest: `base/16384/16385`, `base/16384/16385.1`, `pg_tblspc/16400/…`.
+    pub path: String,
+    /// Blocks of that file, from 0.
+    pub blocks: Vec<u32>,
 }
 
 /// A server that cannot be.

@@ -570,6 +570,28 @@ impl ServerVersion {
         self < Self::V14
     }
 
+    /// What the end of a backup says while it waits for archiving (`do_pg_backup_stop`). Before 12 it speaks of
+    /// `pg_stop_backup`, whoever ends a backup. From the source.
+    pub fn archiving_words(self) -> ArchivingWords {
+        if self >= Self::V12 {
+            ArchivingWords {
+                waiting: "base backup done, waiting for required WAL segments to be archived",
+                still_waiting: "still waiting for all required WAL segments to be archived",
+                hint: "You can safely cancel this backup, but the database backup will not be usable without all the WAL \
+                       segments.",
+                done: "all required WAL segments have been archived",
+            }
+        } else {
+            ArchivingWords {
+                waiting: "pg_stop_backup cleanup done, waiting for required WAL segments to be archived",
+                still_waiting: "pg_stop_backup still waiting for all required WAL segments to be archived",
+                hint: "pg_stop_backup can be canceled safely, but the database backup will not be usable without all the \
+                       WAL segments.",
+                done: "pg_stop_backup complete, all required WAL segments have been archived",
+            }
+        }
+    }
+
     /// The SQLSTATE of `file name too long for tar format`.
     pub fn name_too_long_for_tar_code(self) -> &'static str {
         if self >= Self::V18 { "54000" } else { "XX000" }
@@ -589,6 +611,19 @@ impl ServerVersion {
     pub fn has_recovery_signal(self) -> bool {
         self >= Self::V12
     }
+}
+
+/// The texts of [`ServerVersion::archiving_words`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArchivingWords {
+    /// A NOTICE after some seconds.
+    pub waiting: &'static str,
+    /// A WARNING after a minute, before the number of seconds.
+    pub still_waiting: &'static str,
+    /// The second sentence of its HINT.
+    pub hint: &'static str,
+    /// A NOTICE at the end.
+    pub done: &'static str,
 }
 
 impl fmt::Display for ServerVersion {

@@ -58,6 +58,10 @@ pub(super) enum Origin {
     Bytes(Arc<[u8]>),
     /// One segment of a relation's fork.
     Pages(super::synthetic::contents::Pages),
+    /// The same with damaged blocks, ascending.
+    Damaged(super::synthetic::contents::Pages, Arc<[u32]>),
+    /// A sparse file.
+    Zeros,
     /// A file on disk.
     Disk(PathBuf),
 }

@@ -273,6 +273,16 @@ impl Cluster {
         self.inner.facts.checksums
     }
 
+    /// Whether pages of it can disagree with their checksums: those of a synthetic cluster are right by construction, but for
+    /// those that the configuration damages.
+    pub(crate) fn may_have_damaged_pages(&self) -> bool {
+        self.data_checksums()
+            && match &self.inner.files {
+                Files::Synthetic { files, .. } => files.has_damage(),
+                Files::Directory(_) => true,
+            }
+    }
+
     /// Unix seconds at which the server's life begins: decided by the seed, never by the machine's clock.
     pub fn epoch(&self) -> i64 {
         self.inner.epoch
@@ -287,6 +297,16 @@ impl Cluster {
     /// `backstop.compression` lists.
     pub fn compression(&self) -> CompressionSupport {
         self.inner.compression
+    }
+
+    /// Whether the server archives its WAL.
+    pub(crate) fn archives(&self, in_recovery: bool) -> bool {
+        self.inner.lock().settings.archives(in_recovery)
+    }
+
+    /// Whether it tries in vain.
+    pub(crate) fn archiving_fails(&self) -> bool {
+        self.inner.lock().settings.archiving_fails()
     }
 
     /// What backups with TARGET 'server' have left on the server, by path.
@@ -355,7 +375,9 @@ impl Cluster {
         let blocks = u32::try_from(entry.size() / BLOCK_SIZE as u64).unwrap_or(u32::MAX);
         match &entry.origin {
             Origin::Pages(pages) => pages.changed_since(since, blocks),
-            Origin::Nothing | Origin::Bytes(_) | Origin::Disk(_) => Vec::new(),
+            // Damage is nothing that WAL knows of.
+            Origin::Damaged(pages, _) => pages.changed_since(since, blocks),
+            Origin::Nothing | Origin::Bytes(_) | Origin::Zeros | Origin::Disk(_) => Vec::new(),
         }
     }
 
@@ -374,6 +396,11 @@ impl Cluster {
                 return Ok(piece.len());
             }
             Origin::Pages(pages) => pages.read(offset, buf),
+            Origin::Damaged(pages, blocks) => {
+                pages.read(offset, buf);
+                synthetic::damage(pages, blocks, offset, buf);
+            }
+            Origin::Zeros => buf.fill(0),
             Origin::Disk(path) => return directory::read(path, offset, buf),
         }
         Ok(length)

@@ -99,6 +99,21 @@ impl Settings {
         self.0.get(&name.to_ascii_lowercase()).cloned()
     }
 
+    /// `XLogArchivingActive`, or in recovery `XLogArchivingAlways`.
+    pub(super) fn archives(&self, in_recovery: bool) -> bool {
+        match self.get("archive_mode").as_ref().map(|(_, mode)| mode.as_str()) {
+            Some("always") => true,
+            Some("on") => !in_recovery,
+            _ => false,
+        }
+    }
+
+    /// Whether `archive_command` is one that never succeeds: none, or `false`. No command is ever run: all others do.
+    pub(super) fn archiving_fails(&self) -> bool {
+        let command = self.get("archive_command").map(|(_, command)| command).unwrap_or_default();
+        ["", "false", "/bin/false", "/usr/bin/false"].contains(&command.trim())
+    }
+
     /// The methods that `backstop.compression` lists (`gzip, lz4`), or all.
     pub(super) fn compression(&self, version: ServerVersion) -> Result<CompressionSupport, ConfigError> {
         const SETTING: &str = "backstop.compression";

@@ -4,6 +4,7 @@
 //! every command needs is here, in `output` (sending) and in `faults` (asking the plan and doing what it says).
 
 mod alter_replication_slot;
+mod archiving;
 mod auth;
 mod base_backup;
 mod create_replication_slot;

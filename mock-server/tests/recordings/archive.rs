@@ -245,7 +245,9 @@ fn member(block: &[u8]) -> (Member, u64) {
     let text = |at: usize, length: usize| {
         let field = &block[at..at + length];
         let end = field.iter().position(|byte| *byte == 0).unwrap_or(length);
-        String::from_utf8_lossy(&field[..end]).into_owned()
+        // As the recorder wrote names that are not text: `bad\xff`.
+        let part = |part: std::str::Utf8Chunk<'_>| format!("{}{}", part.valid(), part.invalid().escape_ascii());
+        field[..end].utf8_chunks().map(part).collect::<String>()
     };
     let octal = |at: usize, length: usize| u64::from_str_radix(text(at, length).trim(), 8).unwrap_or_default();
     let size = if block[124] & 0x80 == 0 {

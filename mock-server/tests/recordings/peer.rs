@@ -20,11 +20,13 @@ pub(crate) struct Peer {
     stream: MemoryStream,
     input: Vec<u8>,
     back: Vec<(u8, Vec<u8>)>,
+    /// From BackendKeyData, where [`Peer::start`] read it.
+    pub(crate) key: Vec<u8>,
 }
 
 impl Peer {
     pub(crate) fn connect(server: &Server) -> Self {
-        Self { stream: server.connect(), input: Vec::new(), back: Vec::new() }
+        Self { stream: server.connect(), input: Vec::new(), back: Vec::new(), key: Vec::new() }
     }
 
     /// Connects, starts a walsender and reads up to ReadyForQuery.
@@ -47,6 +49,7 @@ impl Peer {
             match peer.hear(Duration::from_secs(60)).await {
                 Heard::Message(b'Z', _) => return Ok(peer),
                 Heard::Message(b'E', body) => return Err(format!("start-up: {}", String::from_utf8_lossy(&body))),
+                Heard::Message(b'K', body) => peer.key = body,
                 Heard::Message(..) => {}
                 other => return Err(format!("start-up: {other:?}")),
             }

@@ -182,13 +182,24 @@ impl Session {
     }
 }
 
+/// A command whose label was too long to be recorded: `BASE_BACKUP (LABEL 'xxx… (label of 1025 x)`.
+fn whole(sql: &str) -> String {
+    let parts = || {
+        let (begin, rest) = sql.split_once("… (label of ")?;
+        let length: usize = rest.strip_suffix(" x)")?.parse().ok()?;
+        let (begin, _) = begin.split_once('\'')?;
+        Some(format!("{begin}'{}'{}", "x".repeat(length), if begin.contains('(') { ")" } else { "" }))
+    };
+    parts().unwrap_or_else(|| sql.to_owned())
+}
+
 fn front(line: &Value, number: u64) -> Front {
     let name = line["type"].as_str().filter(|tag| !tag.is_empty()).or(line["name"].as_str());
     let text = |key: &str| line[key].as_str().map(str::to_owned);
     Front {
         number,
         name: name.unwrap_or_default().to_owned(),
-        sql: text("sql"),
+        sql: text("sql").map(|sql| whole(&sql)),
         bytes: unhex(line["hex"].as_str().unwrap_or_default()),
         cut: line["hex_cut"].as_u64().and(line["len"].as_u64()).and_then(|length| usize::try_from(length).ok()),
         what: text("what").or_else(|| text("data")),
@@ -209,7 +220,9 @@ fn back(line: &Value, decoder: &mut Decoder) -> Option<Back> {
         let sizes = line["payload_sizes_most_common"].as_array().cloned().unwrap_or_default();
         let largest = sizes.iter().filter_map(|size| size[0].as_u64()).max().unwrap_or_default();
         let (messages, last) = (number("messages"), number("last_payload_size"));
-        return Some(Back::Run { content, messages, largest, last, head: text("head"), tail: text("tail") });
+        // What is no text was recorded in hexadecimal.
+        let head = if content == "other" { text("head_hex") } else { text("head") };
+        return Some(Back::Run { content, messages, largest, last, head, tail: text("tail") });
     }
     match (line["type"].as_str()?, line["name"].as_str().unwrap_or_default()) {
         ("", "SingleByteReply") => Some(Back::Byte(*unhex(line["hex"].as_str()?).first()?)),

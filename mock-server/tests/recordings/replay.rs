@@ -65,6 +65,8 @@ struct Replay<'a> {
     queries: Vec<String>,
     /// CopyData messages that came.
     copied: u64,
+    /// NoticeResponse messages that came.
+    notices: usize,
     in_copy_both: bool,
     said_terminate: bool,
     salt: [u8; 4],
@@ -90,6 +92,7 @@ impl<'a> Replay<'a> {
             archive: None,
             queries: Vec::new(),
             copied: 0,
+            notices: 0,
             in_copy_both: false,
             said_terminate: false,
             salt: [0; 4],
@@ -104,6 +107,7 @@ impl<'a> Replay<'a> {
         let recorded = session.events.iter().any(|event| matches!(event, Event::Front(front) if front.name.len() > 1));
         if session.started || !recorded {
             replay.peer = Peer::start(&stage.server, stage.user, session.database).await?;
+            replay.key.clone_from(&replay.peer.key);
             replay.due(|when| *when == When::Started).await?;
         } else {
             replay.peer = Peer::connect(&stage.server);
@@ -301,7 +305,10 @@ impl<'a> Replay<'a> {
             self.note(tag, &body);
             let got = self.decoder.decode(tag, &body);
             self.same.messages(expected, &got)?;
-            return self.due(|when| *when == When::After(tag)).await;
+            self.notices += usize::from(tag == b'N');
+            let notices = self.notices;
+            let due = |when: &When| *when == When::After(tag) || tag == b'N' && *when == When::Noticed(notices);
+            return self.due(due).await;
         }
     }
 
@@ -437,6 +444,8 @@ impl Run {
         let most = match content {
             "manifest" => largest,
             "tar" => 32_768,
+            // One block of LZ4, however well its content compresses: `LZ4F_compressBound` of 32 kB.
+            _ if head.starts_with("04224d18") => 270_336,
             _ if messages >= 10 => largest,
             _ => u64::MAX,
         };
@@ -447,10 +456,31 @@ impl Run {
         if content == "tar" && !limited && last == 1024 && self.last != last {
             return Err(format!("the archive ends with {} bytes instead of {last}", self.last));
         }
+        if content == "other" {
+            compressed(head, &self.content)?;
+        }
         if content == "manifest" {
             return manifest(head, tail, &String::from_utf8_lossy(&self.content), same);
         }
         Ok(())
+    }
+}
+
+/// Compares the header of a compressed stream: gzip's member header, an LZ4 frame descriptor, and of a Zstandard frame header
+/// as much as says which fields there are and how large the window is.
+fn compressed(head: &str, got: &[u8]) -> Result<(), String> {
+    let header = match head {
+        gzip if gzip.starts_with("1f8b") => 10,
+        lz4 if lz4.starts_with("04224d18") => 7,
+        zstd if zstd.starts_with("28b52ffd") => 6,
+        // In the middle of a stream.
+        _ => return Ok(()),
+    };
+    let got: String = got.iter().take(header).map(|byte| format!("{byte:02x}")).collect();
+    if head.starts_with(&got) && got.len() == 2 * header {
+        Ok(())
+    } else {
+        Err(format!("a compressed archive begins with {got} instead of {}", &head[..2 * header]))
     }
 }
 

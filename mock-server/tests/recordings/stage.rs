@@ -2,7 +2,7 @@
 //! the rest.
 
 use backstop_mock::Server;
-use backstop_mock::config::{Auth, Config, Role, TablespaceConfig};
+use backstop_mock::config::{Auth, Config, DamagedPages, ExtraFile, ExtraFileKind, Role, TablespaceConfig};
 use backstop_mock::fault::{Action, ShutdownMode};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::version::ServerVersion;
@@ -25,6 +25,8 @@ pub(crate) enum When {
     Copied(u64),
     /// A message of this type has come.
     After(u8),
+    /// So many NoticeResponse messages have come.
+    Noticed(usize),
 }
 
 /// Something that is done outside the connection.
@@ -112,9 +114,22 @@ fn config(session: &Session, version: ServerVersion) -> Config {
         set("server_version", "15.18 (Debian 15.18-0+deb12u1)");
     }
     match session.name.as_str() {
-        "archiving" => set("archive_mode", "on"),
+        "archiving" | "archiving-stuck" => {
+            set("archive_mode", "on");
+            set("archive_command", if session.name == "archiving" { "/bin/true" } else { "/bin/false" });
+        }
         "stream-wal-sender-timeout" => set("wal_sender_timeout", "1s"),
         _ => {}
+    }
+    // Debian's 15 was built with everything, the others with zlib alone.
+    if version != ServerVersion::V15 {
+        set("backstop.compression", "gzip");
+    }
+    config.extra_files = extra_files(session);
+    if session.group == "checksum" {
+        // The table of the cluster that is large enough.
+        let damaged = DamagedPages { path: "base/16384/16385".to_owned(), blocks: (1..9).collect() };
+        config.damaged_pages = vec![damaged];
     }
     config.auth = match session.name.as_str() {
         "auth-cleartext" => Auth::Password,
@@ -126,6 +141,33 @@ fn config(session: &Session, version: ServerVersion) -> Config {
         config.role = Role::Standby;
     }
     config
+}
+
+/// What lay in the data directory.
+fn extra_files(session: &Session) -> Vec<ExtraFile> {
+    use ExtraFileKind::{Content, Directory, Sparse, Special};
+    let file = |path: &[u8], kind| ExtraFile { path: path.to_vec(), kind, mode: 0o644 };
+    match session.name.as_str() {
+        "odd-files" => vec![
+            ExtraFile { mode: 0o640, ..file(b"oddfile", Content(b"x".repeat(700))) },
+            file(b"bad\xff", Content(b"y".to_vec())),
+            ExtraFile { mode: 0o755, ..file(b"odddir", Directory) },
+            ExtraFile { mode: 0o755, ..file(b"odddir/sub", Directory) },
+            file(b"odddir/sub/f", Content(b"z".to_vec())),
+            file(b"oddfifo", Special),
+            file(b"pgsql_tmp_top", Content(b"t".to_vec())),
+            file(b"base/pgsql_tmp123", Content(b"t".to_vec())),
+            file(b"backup_label.old", Content(b"old".to_vec())),
+            file(b"current_logfiles.tmp", Content(b"t".to_vec())),
+            file(b"recovery.signal.x", Content(b"t".to_vec())),
+            file(b"empty", Content(Vec::new())),
+            file(b"oddlink", Special),
+        ],
+        "name-99" => vec![file(&b"n".repeat(99), Content(b"q".to_vec()))],
+        "name-100" => vec![file(&b"n".repeat(100), Content(b"q".to_vec()))],
+        "huge-file" => vec![file(b"huge", Sparse(8 << 30))],
+        _ => Vec::new(),
+    }
 }
 
 fn deeds(session: &Session, _version: ServerVersion) -> Vec<(When, Deed)> {
@@ -145,6 +187,7 @@ fn deeds(session: &Session, _version: ServerVersion) -> Vec<(When, Deed)> {
             (When::Before("READ_REPLICATION_SLOT s1", 3), Deed::Leave),
             (When::Before("DROP_REPLICATION_SLOT s1", 2), Deed::Leave),
         ],
+        "archiving-stuck" => vec![(When::Noticed(2), Deed::Cancel)],
         "cancel" => vec![(When::Note("CancelRequest"), Deed::Cancel)],
         "terminate" => vec![(When::Note("pg_terminate_backend"), terminate())],
         "stream-terminate" => vec![(When::After(b'W'), terminate())],

@@ -25,7 +25,7 @@ pub(super) fn sent_empty(name: &[u8]) -> bool {
 }
 
 /// Whether a file or directory of this name is left out, wherever it is.
-pub(super) fn left_out(name: &[u8], version: ServerVersion) -> bool {
+pub(in super::super) fn left_out(name: &[u8], version: ServerVersion) -> bool {
     FILES.contains(&name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || (version.has_manifest() && name == b"backup_manifest")

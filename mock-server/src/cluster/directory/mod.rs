@@ -24,6 +24,7 @@ use super::{Entries, Tablespace};
 
 use walk::Walk;
 
+pub(super) use exclude::left_out;
 pub(super) use load::{Loaded, load};
 
 /// The files of a data directory.

@@ -1,11 +1,13 @@
 //! A data directory as `initdb` and some use would leave it, of which nothing exists.
 //!
 //! [`layout`] decides which files there are and how large, [`small`] writes the real content of the small ones, and
-//! [`contents`] makes the pages of relations, [`change`] decides when they change. A relation is listed file by file only while somebody walks, so that the
+//! [`contents`] makes the pages of relations, [`change`] decides when they change, [`extra`] is what the configuration adds and
+//! damages. A relation is listed file by file only while somebody walks, so that the
 //! number of files costs no memory.
 
 mod change;
 pub(super) mod contents;
+mod extra;
 mod layout;
 mod small;
 
@@ -22,6 +24,8 @@ use super::entry::{Entry, EntryKind, Origin};
 use super::{Facts, Tablespace};
 use change::Rhythm;
 use contents::{Pages, SEGMENT_BYTES};
+
+pub(super) use extra::damage;
 
 /// A system identifier as `initdb` makes one, an hour before the life of the server begins: seconds, microseconds, PID.
 pub(super) fn system_identifier(seed: u64, epoch: i64) -> u64 {
@@ -53,6 +57,10 @@ const SIZE_LIMIT: u64 = 32 << 40;
 pub(super) struct Synthetic {
     base: Arc<[Node]>,
     tablespaces: BTreeMap<u32, Arc<[Node]>>,
+    /// What the configuration adds to the base directory.
+    extra: Vec<Entry>,
+    /// Damaged blocks, ascending, by the path of their file in the manifest.
+    damaged: BTreeMap<String, Arc<[u32]>>,
     seed: u64,
     epoch: u64,
     checksums: bool,
@@ -108,22 +116,56 @@ impl Synthetic {
     ) -> Result<Self, ConfigError> {
         check_size("cluster.size", config.size)?;
         let tablespaces = tablespaces(config, facts.version)?;
-        let base = layout::base(config, facts.version, &tablespaces).into();
+        let base: Arc<[Node]> = layout::base(config, facts.version, &tablespaces).into();
         let mut directories = BTreeMap::new();
         for tablespace in &config.tablespaces {
             check_size(&format!("cluster.tablespace {}: size", tablespace.oid), tablespace.size)?;
             directories.insert(tablespace.oid, layout::tablespace(tablespace, facts.version).into());
         }
-        Ok(Self {
+        let epoch = u64::try_from(epoch).unwrap_or(0);
+        let synthetic = Self {
+            extra: extra::entries(config, facts.version, &base, epoch)?,
+            damaged: extra::damaged(config)?,
             base,
             tablespaces: directories,
             seed: config.seed,
-            epoch: u64::try_from(epoch).unwrap_or(0),
+            epoch,
             checksums: facts.checksums,
             oldest_lsn: Lsn(facts.segment_size.bytes() + 0x28),
             newest_lsn: wal_start,
             rhythm: Rhythm::new(percent, facts.segment_size, wal_start),
-        })
+        };
+        for (path, blocks) in &synthetic.damaged {
+            synthetic.check_damage(path, blocks)?;
+        }
+        Ok(synthetic)
+    }
+
+    pub(super) fn has_damage(&self) -> bool {
+        !self.damaged.is_empty()
+    }
+
+    /// Only blocks that exist can be damaged.
+    fn check_damage(&self, path: &str, blocks: &[u32]) -> Result<(), ConfigError> {
+        let refuse = |problem: String| Err(ConfigError::invalid(format!("damaged page of {path}"), problem));
+        let parts = self.tablespaces.keys().map(|oid| (Some(*oid), self.tablespaces.get(oid)));
+        for (oid, nodes) in parts.chain([(None, Some(&self.base))]) {
+            let below = oid.map(|oid| format!("pg_tblspc/{oid}/")).unwrap_or_default();
+            for node in nodes.into_iter().flat_map(|nodes| nodes.iter()) {
+                let NodeKind::Fork(_, bytes) = node.kind else { continue };
+                let name = path.strip_prefix(&below).unwrap_or_default();
+                let Some(rest) = name.strip_prefix(&node.name) else { continue };
+                let file = if rest.is_empty() { Some(0) } else { rest.strip_prefix('.').and_then(|n| n.parse().ok()) };
+                let Some(file) = file.filter(|file| *file < node.entries()) else { continue };
+                let here =
+                    (bytes - file * SEGMENT_BYTES).min(SEGMENT_BYTES) / backstop_protocol::page::BLOCK_SIZE as u64;
+                return match blocks.iter().find(|block| u64::from(**block) >= here) {
+                    Some(block) => refuse(format!("the file has {here} blocks, and none that is block {block}")),
+                    None => Ok(()),
+                };
+            }
+        }
+        refuse("there is no such file of a relation".to_owned())
     }
 
     fn nodes(&self, oid: Option<u32>) -> Option<&Arc<[Node]>> {
@@ -132,7 +174,8 @@ impl Synthetic {
 
     /// Bytes of all files.
     pub(super) fn size(&self, oid: Option<u32>) -> u64 {
-        self.nodes(oid).map_or(0, |nodes| nodes.iter().map(Node::size).sum())
+        let extra = if oid.is_none() { self.extra.iter().map(Entry::size).sum() } else { 0 };
+        extra + self.nodes(oid).map_or(0, |nodes| nodes.iter().map(Node::size).sum::<u64>())
     }
 
     /// Walks the base directory or a tablespace as a backup that starts at `position` finds it. A tablespace that does not exist
@@ -144,7 +187,8 @@ impl Synthetic {
     ) -> impl Iterator<Item = Entry> + Send + use<> {
         let nodes = self.nodes(oid).map_or_else(|| Arc::from([]), Arc::clone);
         let generation = self.rhythm.generation(position);
-        Walk { synthetic: Arc::clone(self), nodes, in_tablespace: oid, generation, node: 0, file: 0 }
+        let extra = if oid.is_none() { self.extra.clone() } else { Vec::new() };
+        Walk { synthetic: Arc::clone(self), nodes, in_tablespace: oid, generation, node: 0, file: 0 }.chain(extra)
     }
 
     /// The entry for file number `file` of `node`.
@@ -191,7 +235,12 @@ impl Synthetic {
                     every,
                     generation,
                 };
-                (EntryKind::File { size }, 0o600, Origin::Pages(pages))
+                let path = if file > 0 { format!("{unique}.{file}") } else { unique.clone() };
+                let origin = match self.damaged.get(&path) {
+                    Some(blocks) => Origin::Damaged(pages, Arc::clone(blocks)),
+                    None => Origin::Pages(pages),
+                };
+                (EntryKind::File { size }, 0o600, origin)
             }
         };
         Entry { name: name.into_bytes(), kind, mode, mtime, origin }

@@ -1,6 +1,7 @@
 //! Verifying pages while their files are sent: `verify_page_checksum` of `basebackup.c`.
 //!
-//! Only files of a real data directory are verified: the pages of a synthetic cluster are right by construction.
+//! A real data directory is verified; a synthetic cluster only if its configuration damages pages, since all others are right
+//! by construction.
 
 use backstop_protocol::backend::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
@@ -91,7 +92,7 @@ mod tests {
     use backstop_protocol::wal_file::WalSegmentSize;
 
     use super::*;
-    use crate::config::{Config, Source};
+    use crate::config::{Config, DamagedPages, Source};
     use crate::server::{BackupOutcome, Server};
     use crate::testing::{Client, End, diagnostics, tags};
 
@@ -175,5 +176,47 @@ mod tests {
         assert_eq!(server.backups()[0].ended, BackupOutcome::Failed(failed));
         let (messages, end) = client.query("BASE_BACKUP (CHECKPOINT 'fast', WAIT false, VERIFY_CHECKSUMS false)").await;
         assert_eq!((tags(&messages).as_str(), end), ("TDCTDCHdcTDCCZ", End::Ready));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damage_of_a_synthetic_cluster_is_told_file_by_file() {
+        let damage = |path: &str, blocks: &[u32]| DamagedPages { path: path.to_owned(), blocks: blocks.to_vec() };
+        let damaged_pages = vec![
+            damage("base/16384/16385", &[9, 3, 3, 4, 5, 20, 1]),
+            damage("global/1260", &[0]),
+            damage("pg_tblspc/16400/PG_12_201909212/16384/16401", &[2, 0]),
+        ];
+        let config = crate::testing::config(ServerVersion::V12, vec![]);
+        let server = Server::new(Config { damaged_pages, size: 2 << 20, ..config.clone() }).unwrap();
+        let mut client = Client::start(&server, "test").await;
+        let (messages, end) = client.query("BASE_BACKUP FAST NOWAIT").await;
+        assert_eq!(end, End::Ready);
+        let told: Vec<_> = diagnostics(&messages)
+            .into_iter()
+            .map(|text| text.split(": calculated").next().unwrap_or_default().to_owned())
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        WARNING 01000: checksum verification failed in file "./pg_tblspc/16400/PG_12_201909212/16384/16401", block 0
+        WARNING 01000: checksum verification failed in file "./pg_tblspc/16400/PG_12_201909212/16384/16401", block 2
+        WARNING 01000: file "./pg_tblspc/16400/PG_12_201909212/16384/16401" has a total of 2 checksum verification failures
+        WARNING 01000: checksum verification failed in file "./base/16384/16385", block 1
+        WARNING 01000: checksum verification failed in file "./base/16384/16385", block 3
+        WARNING 01000: checksum verification failed in file "./base/16384/16385", block 4
+        WARNING 01000: checksum verification failed in file "./base/16384/16385", block 5
+        WARNING 01000: checksum verification failed in file "./base/16384/16385", block 9
+        WARNING 01000: further checksum verification failures in file "./base/16384/16385" will not be reported
+        WARNING 01000: file "./base/16384/16385" has a total of 6 checksum verification failures
+        WARNING 01000: checksum verification failed in file "./global/1260", block 0
+        WARNING 01000: 9 total checksum verification failures
+        ERROR XX001: checksum verification failure during base backup
+        "#);
+        let (messages, end) = client.query("BASE_BACKUP FAST NOWAIT NOVERIFY_CHECKSUMS").await;
+        assert_eq!((diagnostics(&messages), end), (Vec::new(), End::Ready));
+        // Without checksums there is nothing to verify.
+        let damaged_pages = vec![damage("base/16384/16385", &[1])];
+        let server = Server::new(Config { checksums: false, damaged_pages, size: 2 << 20, ..config }).unwrap();
+        let mut client = Client::start(&server, "test").await;
+        let (messages, _) = client.query("BASE_BACKUP FAST NOWAIT").await;
+        assert_eq!(diagnostics(&messages), Vec::<String>::new());
     }
 }

@@ -33,7 +33,6 @@ use super::output::{INT8, OID, TEXT, column, value};
 use super::throttle::Throttle;
 use super::{Session, Stop};
 use crate::cluster::{BackupEnd, KeptWal, RunningBackup, Tablespace};
-use crate::config::Source;
 use crate::fault::Moment;
 use crate::server::{BackupOutcome, BackupRecord};
 
@@ -117,7 +116,9 @@ impl Session {
             last_progress: Instant::now(),
             done_at_last_check: 0,
             flow: Flow::default(),
-            verifies: options.verify_checksums && self.has_pages_to_verify(),
+            verifies: options.verify_checksums
+                && self.version.verifies_checksums()
+                && self.shared.cluster.may_have_damaged_pages(),
             checksum_failures: 0,
             omitted: false,
             without_trailer: false,
@@ -162,11 +163,6 @@ impl Session {
         self.superuser || self.shared.access.is_member(&self.user, "pg_write_server_files")
     }
 
-    fn has_pages_to_verify(&self) -> bool {
-        let real = matches!(self.shared.config.source, Source::Directory(_));
-        real && self.version.verifies_checksums() && self.shared.cluster.data_checksums()
-    }
-
     /// `do_pg_backup_stop`, and what it says about archiving.
     async fn stop_backup(&mut self, backup: &mut Backup) -> Result<BackupEnd, Stop> {
         let Some(running) = backup.running.take() else {
@@ -178,20 +174,7 @@ impl Session {
         self.backup_runs = false;
         self.edit_record(|record| (record.end, record.end_timeline) = (Some(end.end), Some(end.timeline)));
         if backup.options.wait {
-            let mode = self.shared.cluster.show("archive_mode").map(|(_, value)| value);
-            let archives = match mode.as_deref() {
-                Some("always") => true,
-                Some("on") => !standby,
-                _ => false,
-            };
-            let message = if archives {
-                "all required WAL segments have been archived"
-            } else {
-                "WAL archiving is not enabled; you must ensure that all required WAL segments are copied through other \
-                 means to complete the backup"
-            };
-            let notice = Diagnostic::notice(SqlState::SUCCESSFUL_COMPLETION, message);
-            self.send(BackendMessage::NoticeResponse(notice)).await?;
+            self.wait_for_archiving(standby).await?;
         }
         Ok(end)
     }

@@ -1,5 +1,6 @@
 //! What a session says, against recordings of real servers.
 
+mod archiving;
 mod backup;
 mod commands;
 mod compression;
