@@ -348,11 +348,6 @@ impl ServerVersion {
         self >= Self::V9_4
     }
 
-    /// Whether `pg_wal/archive_status` is sent.
-    pub fn sends_archive_status(self) -> bool {
-        self >= Self::V9_4
-    }
-
     /// Whether data pages can carry checksums (`initdb --data-checksums`).
     pub fn has_data_checksums(self) -> bool {
         self >= Self::V9_3

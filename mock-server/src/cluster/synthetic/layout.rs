@@ -163,9 +163,8 @@ fn top_level(builder: &mut Builder, config: &Config, version: ServerVersion, tab
         builder.directory(directory);
         let wal = version.wal_directory();
         if directory == wal {
-            if version.sends_archive_status() {
-                builder.directory(format!("./{wal}/archive_status"));
-            }
+            // In the last minor releases of 9.1 to 9.3, too: a backup with WAL brings `.done` files, and a client puts them here.
+            builder.directory(format!("./{wal}/archive_status"));
             if version.has_wal_summaries() {
                 builder.directory(format!("./{wal}/summaries"));
             }
