@@ -374,9 +374,8 @@ impl Cluster {
     pub fn changed_blocks(&self, entry: &Entry, since: Lsn) -> Vec<u32> {
         let blocks = u32::try_from(entry.size() / BLOCK_SIZE as u64).unwrap_or(u32::MAX);
         match &entry.origin {
-            Origin::Pages(pages) => pages.changed_since(since, blocks),
             // Damage is nothing that WAL knows of.
-            Origin::Damaged(pages, _) => pages.changed_since(since, blocks),
+            Origin::Pages(pages) | Origin::Damaged(pages, _) => pages.changed_since(since, blocks),
             Origin::Nothing | Origin::Bytes(_) | Origin::Zeros | Origin::Disk(_) => Vec::new(),
         }
     }

@@ -16,6 +16,7 @@ mod peer;
 mod recording;
 mod replay;
 mod stage;
+mod upload;
 
 use std::fmt::Write;
 

@@ -17,9 +17,10 @@ use crate::message::{Decoder, Message};
 use crate::peer::{Heard, Peer};
 use crate::recording::{Back, Event, Front, Session};
 use crate::stage::{self, Deed, Stage, When};
+use crate::upload;
 
 /// How long a server may be silent where the recorded one said something. The clock is tokio's paused one.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// After so long without WAL the recorder went on.
 const QUIET: Duration = Duration::from_secs(1);
@@ -75,6 +76,9 @@ struct Replay<'a> {
     key: Vec<u8>,
     user: String,
     done: Vec<bool>,
+    /// The manifest of a full backup, and what is left of the one that is being uploaded.
+    manifest: Vec<u8>,
+    uploading: Option<Vec<u8>>,
 }
 
 impl<'a> Replay<'a> {
@@ -101,6 +105,8 @@ impl<'a> Replay<'a> {
             key: Vec::new(),
             user: String::new(),
             done: vec![false; stage.deeds.len()],
+            manifest: Vec::new(),
+            uploading: None,
         };
         replay.due(|when| *when == When::First).await?;
         // The sessions of the group `shutdown` began before it was recorded what they said.
@@ -137,6 +143,12 @@ impl<'a> Replay<'a> {
                     cluster.switch_wal();
                     cluster.checkpoint();
                 }
+            }
+            Deed::FullBackup => self.manifest = upload::full_backup(self.server).await?,
+            Deed::AbandonedBackup => drop(cluster.start_backup("abandoned", true)),
+            Deed::RemoveSummaries => {
+                cluster.checkpoint();
+                cluster.remove_wal_summaries(cluster.flush_position());
             }
             Deed::Crowd(count) => {
                 for _ in 0..*count {
@@ -187,6 +199,7 @@ impl<'a> Replay<'a> {
                 return Ok(());
             }
             "d" => return self.copy_data(front).await,
+            "c" => self.uploading = None,
             "X" => self.said_terminate = true,
             "StartupMessage" => {
                 let mut parts = front.bytes.get(8..).unwrap_or_default().split(|byte| *byte == 0);
@@ -214,8 +227,18 @@ impl<'a> Replay<'a> {
                 field.copy_from_slice(&ours.to_be_bytes());
             }
         }
-        if front.cut.is_some() {
-            return Err("only the beginning of this CopyData was recorded".to_owned());
+        if body.starts_with(b"{ ") {
+            body = upload::adopt(&body, self.server.cluster().system_identifier());
+        }
+        if let Some(length) = front.cut {
+            // Our manifest is shorter than the recorded one, which had as many messages as it needed.
+            let mut left = match self.uploading.take() {
+                Some(left) => left,
+                None => upload::spoil(&self.manifest, front.what.as_deref().unwrap_or_default())?,
+            };
+            let rest = left.split_off(left.len().min(length.saturating_sub(4)));
+            self.uploading = Some(rest);
+            body = left;
         }
         self.peer.send_message(b'd', &body).await;
         Ok(())

@@ -38,6 +38,12 @@ pub(crate) enum Deed {
     Grow(u64),
     /// Four segments of WAL are written, each with a checkpoint.
     FourSegments,
+    /// A full backup is taken, for the incremental ones that follow.
+    FullBackup,
+    /// A backup is begun and given up.
+    AbandonedBackup,
+    /// All WAL summaries are removed.
+    RemoveSummaries,
     /// Other walsenders connect and stay.
     Crowd(usize),
     /// Another walsender streams from a slot.
@@ -119,6 +125,13 @@ fn config(session: &Session, version: ServerVersion) -> Config {
             set("archive_command", if session.name == "archiving" { "/bin/true" } else { "/bin/false" });
         }
         "stream-wal-sender-timeout" => set("wal_sender_timeout", "1s"),
+        "without-summaries" => {}
+        _ if session.group == "incremental" && version.has_incremental() => {
+            set("summarize_wal", "on");
+            set("backstop.changed_blocks", "5%");
+            // Large enough that some files are sent whole in more than one piece.
+            config.size = 8 << 20;
+        }
         _ => {}
     }
     // Debian's 15 was built with everything, the others with zlib alone.
@@ -170,7 +183,18 @@ fn extra_files(session: &Session) -> Vec<ExtraFile> {
     }
 }
 
-fn deeds(session: &Session, _version: ServerVersion) -> Vec<(When, Deed)> {
+fn deeds(session: &Session, version: ServerVersion) -> Vec<(When, Deed)> {
+    if session.group == "incremental" && version.has_incremental() {
+        let full = (When::First, Deed::FullBackup);
+        return match session.name.as_str() {
+            // The session before these had begun a backup in vain.
+            "bad-manifest-timeline-5-in-WAL-range" | "bad-manifest-start-LSN-in-the-future" => {
+                vec![full, (When::First, Deed::AbandonedBackup)]
+            }
+            "summaries-missing" => vec![full, (When::First, Deed::RemoveSummaries)],
+            _ => vec![full],
+        };
+    }
     let shutdown = |mode| Deed::Act(Action::Shutdown { mode });
     let crash = || Deed::Act(Action::Crash { restart_after: None });
     // A backup was under way, a connection idle, or WAL streaming.
