@@ -94,6 +94,14 @@ impl Member {
 }
 
 impl Content {
+    /// The number in its file of the block that is read at `offset`; none in the header of an incremental file.
+    fn block_at(&self, offset: u64) -> Option<u32> {
+        let size = BLOCK_SIZE as u64;
+        let Self::Blocks { header, blocks, .. } = self else { return u32::try_from(offset / size).ok() };
+        let place = offset.checked_sub(header.len() as u64)? / size;
+        blocks.get(usize::try_from(place).ok()?).copied()
+    }
+
     /// How many bytes at most are read at once from `offset` on: of an incremental file the header, then block after block.
     fn piece_at(&self, offset: u64) -> usize {
         let Self::Blocks { header, .. } = self else { return PIECE };
@@ -412,7 +420,8 @@ impl Session {
     async fn content(&mut self, backup: &mut Backup, member: &Member, what: &str) -> Result<(), Stop> {
         let mut hasher = backup.manifest.as_ref().filter(|_| member.listed).map(ManifestInProgress::hasher);
         let verified = backup.verifies && member.listed;
-        let mut verifier = verified.then(|| Verifier::new(&member.path, backup.start)).flatten();
+        let file = incremental::plain_name(&member.path).unwrap_or_else(|| member.path.clone());
+        let mut verifier = verified.then(|| Verifier::new(&file, backup.start)).flatten();
         let mut buffer = vec![0; PIECE.min(usize::try_from(member.size).unwrap_or(PIECE))];
         // `pg_control` is made for each backup here, and read from disk there.
         let from_disk = !matches!(member.content, Content::Bytes(_)) || member.path == b"global/pg_control";
@@ -424,7 +433,9 @@ impl Session {
             if let Some(hasher) = &mut hasher {
                 hasher.update(piece);
             }
-            for report in verifier.as_mut().map(|verifier| verifier.check(piece)).unwrap_or_default() {
+            let block = member.content.block_at(offset);
+            let reports = verifier.as_mut().zip(block).map(|(verifier, block)| verifier.check(block, piece));
+            for report in reports.unwrap_or_default() {
                 self.send(BackendMessage::NoticeResponse(report)).await?;
             }
             offset += length as u64;
@@ -465,21 +476,16 @@ impl Session {
                 Ok(())
             }
             Content::Entry(entry) => self.read_entry(entry, offset, piece, what),
-            Content::Blocks { header, blocks, entry } => {
-                let (at, size) = (usize::try_from(offset).unwrap_or(usize::MAX), BLOCK_SIZE as u64);
-                match at.checked_sub(header.len()) {
-                    None => {
-                        for (place, byte) in piece.iter_mut().zip(header.get(at..).unwrap_or_default()) {
-                            *place = *byte;
-                        }
-                        Ok(())
-                    }
-                    // A piece is one block.
-                    Some(behind) => {
-                        let block = blocks.get(behind / BLOCK_SIZE).copied().unwrap_or_default();
-                        self.read_entry(entry, u64::from(block) * size, piece, what)
-                    }
+            Content::Blocks { header, entry, .. } => {
+                // A piece is one block, or a part of the header.
+                if let Some(block) = content.block_at(offset) {
+                    return self.read_entry(entry, u64::from(block) * BLOCK_SIZE as u64, piece, what);
                 }
+                let at = usize::try_from(offset).unwrap_or(usize::MAX);
+                for (place, byte) in piece.iter_mut().zip(header.get(at..).unwrap_or_default()) {
+                    *place = *byte;
+                }
+                Ok(())
             }
             Content::Wal(file) => {
                 self.shared.cluster.read_wal_file(*file, offset, piece).map_err(|error| wal_error(&error))

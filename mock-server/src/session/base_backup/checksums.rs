@@ -22,10 +22,8 @@ pub(super) struct Verifier {
     name: String,
     /// The backup's start: newer pages are restored from WAL.
     start: Lsn,
-    /// The relation's block that comes next.
-    block: u32,
-    /// The same in this file.
-    block_of_file: u32,
+    /// The relation's block with which this file begins.
+    first_block: u32,
     pub(super) failures: u64,
 }
 
@@ -33,21 +31,22 @@ impl Verifier {
     /// A verifier for the file at `path` below the data directory, if it is one of a relation.
     pub(super) fn new(path: &[u8], start: Lsn) -> Option<Self> {
         let file = RelationFile::parse(path)?;
-        let block = file.segment.checked_mul(SEGMENT)?;
+        let first_block = file.segment.checked_mul(SEGMENT)?;
         let path = str::from_utf8(path).ok()?;
-        Some(Self { name: format!("./{path}"), start, block, block_of_file: 0, failures: 0 })
+        Some(Self { name: format!("./{path}"), start, first_block, failures: 0 })
     }
 
-    /// Looks at the next bytes of the file, whole pages but for its end. What is to be reported.
-    pub(super) fn check(&mut self, piece: &[u8]) -> Vec<Diagnostic> {
+    /// Looks at the bytes of the file from block `block` on, whole pages but for its end. What is to be reported.
+    pub(super) fn check(&mut self, block: u32, piece: &[u8]) -> Vec<Diagnostic> {
         let mut reports = Vec::new();
         let (pages, _) = piece.as_chunks::<BLOCK_SIZE>();
-        for page in pages {
+        for (page, block) in pages.iter().zip(block..) {
             let newer = PageHeader::parse(page).lsn >= self.start;
-            if let (false, PageCheck::Mismatch { calculated, expected }) = (newer, verify(page, self.block)) {
+            let check = verify(page, self.first_block.wrapping_add(block));
+            if let (false, PageCheck::Mismatch { calculated, expected }) = (newer, check) {
                 self.failures += 1;
                 if self.failures <= REPORTED {
-                    let (name, block) = (&self.name, self.block_of_file);
+                    let name = &self.name;
                     reports.push(format!(
                         "checksum verification failed in file \"{name}\", block {block}: calculated {calculated:X} but \
                          expected {expected:X}"
@@ -60,8 +59,6 @@ impl Verifier {
                     ));
                 }
             }
-            self.block = self.block.wrapping_add(1);
-            self.block_of_file = self.block_of_file.wrapping_add(1);
         }
         reports.into_iter().map(warning).collect()
     }
@@ -102,11 +99,11 @@ mod tests {
         PageHeader::empty(Lsn(8)).write(&mut page);
         set_checksum(&mut page, SEGMENT);
         let mut verifier = Verifier::new(b"base/5/16407.1", Lsn(0x100)).unwrap();
-        assert!(verifier.check(&page).is_empty());
+        assert!(verifier.check(0, &page).is_empty());
         // The same page as the block after, and a page that WAL will restore.
-        assert_eq!(verifier.check(&page).len(), 1);
+        assert_eq!(verifier.check(1, &page).len(), 1);
         PageHeader::empty(Lsn(0x100)).write(&mut page);
-        assert!(verifier.check(&page).is_empty());
+        assert!(verifier.check(2, &page).is_empty());
     }
 
     /// A stopped server of version 18 whose one table has eight damaged pages.

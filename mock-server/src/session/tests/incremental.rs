@@ -14,7 +14,7 @@ use backstop_protocol::version::ServerVersion;
 use tokio::time::Instant;
 
 use crate::cluster::ground_truth_at;
-use crate::config::{Config, Role};
+use crate::config::{Config, DamagedPages, Role};
 use crate::server::{BackupOutcome, Server};
 use crate::testing::{Client, End, archives, config, diagnostics, tags};
 
@@ -352,4 +352,30 @@ async fn an_upload_ends_with_the_session_when_something_else_comes() {
     ERROR 08P01: unexpected message type 0x51 during COPY from stdin
     FATAL 08P01: terminating connection because protocol synchronization was lost
     ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_incremental_files_are_verified() {
+    let path = "base/16384/16385".to_owned();
+    let damaged_pages = vec![DamagedPages { path: path.clone(), blocks: (0..30).collect() }];
+    let server = Server::new(Config { damaged_pages, ..living(ServerVersion::V18) }).unwrap();
+    let mut client = Client::start(&server, "test").await;
+    let command = "BASE_BACKUP (CHECKPOINT 'fast', WAIT false, MANIFEST 'yes', VERIFY_CHECKSUMS false)";
+    let full = take(&mut client, command).await;
+    upload(&mut client, &full.manifest).await;
+    let (messages, end) = client.query(INCREMENTAL).await;
+    assert_eq!(end, End::Ready);
+    let start = server.backups().last().unwrap().start;
+    let earlier = Manifest::parse(&full.manifest).unwrap().wal_ranges[0].start;
+    let mut entries = server.cluster().entries_at(None, start).unwrap().map(Result::unwrap);
+    let entry = entries.find(|entry| entry.name == path.as_bytes()).unwrap();
+    let changed = server.cluster().changed_blocks(&entry, earlier);
+    let damaged: Vec<_> = changed.into_iter().filter(|block| *block < 30).collect();
+    assert!(damaged.len() > 1 && damaged.len() < 30, "{damaged:?}");
+    let told = diagnostics(&messages);
+    let first = format!("WARNING 01000: checksum verification failed in file \"./{path}\", block {}: ", damaged[0]);
+    assert!(told[0].starts_with(&first), "{}", told[0]);
+    let total =
+        format!("WARNING 01000: file \"./{path}\" has a total of {} checksum verification failures", damaged.len());
+    assert!(told.contains(&total), "{told:?}");
 }
