@@ -462,6 +462,7 @@ mod tests {
                 message,
                 detail,
                 hint,
+                raised_in: None,
                 position,
             },
         )

@@ -151,6 +151,8 @@ pub struct Diagnostic {
     pub detail: Option<String>,
     /// Field `H`.
     pub hint: Option<String>,
+    /// A part of the name of the routine that raises it, where several say the same. It decides field `R`, and is not decoded.
+    pub raised_in: Option<&'static str>,
     /// Field `P`: where in the query it is, in characters from 1.
     pub position: Option<u32>,
 }
@@ -158,7 +160,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A diagnostic without detail and hint.
     pub fn new(severity: Severity, code: SqlState, message: impl Into<String>) -> Self {
-        Self { severity, code, message: message.into(), detail: None, hint: None, position: None }
+        Self { severity, code, message: message.into(), detail: None, hint: None, raised_in: None, position: None }
     }
 
     /// An ERROR: ends the command.
@@ -185,6 +187,12 @@ impl Diagnostic {
     #[must_use]
     pub fn with_detail(self, detail: impl Into<String>) -> Self {
         Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// The same, raised in a routine whose name contains `part`.
+    #[must_use]
+    pub fn raised_in(self, part: &'static str) -> Self {
+        Self { raised_in: Some(part), ..self }
     }
 
     /// The same with a HINT.
@@ -227,13 +235,14 @@ impl Diagnostic {
             message: text.unwrap_or_default(),
             detail,
             hint,
+            raised_in: None,
             position,
         })
     }
 
     /// Appends the fields as `version` sends them: `V` since 9.6, and where in its source the message is raised.
     pub(crate) fn encode(&self, version: ServerVersion, out: &mut BytesMut) {
-        let origin = Origin::of(version, self.severity, &self.message);
+        let origin = Origin::of(version, self.severity, &self.message, self.raised_in);
         let mut field = |kind: u8, text: &str| {
             out.put_u8(kind);
             put_c_string(out, text.as_bytes());

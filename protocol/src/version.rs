@@ -253,6 +253,21 @@ impl ServerVersion {
         self >= Self::V17
     }
 
+    /// Whether there is the output plugin `pgoutput`.
+    pub fn has_pgoutput(self) -> bool {
+        self >= Self::V10
+    }
+
+    /// Whether a standby decodes.
+    pub fn decodes_on_standby(self) -> bool {
+        self >= Self::V16
+    }
+
+    /// Whether an exported snapshot is named by process and local transaction (`00000002-00000003-1`), not by transaction.
+    pub fn names_snapshots_by_process(self) -> bool {
+        self >= Self::V10
+    }
+
     /// Whether a logical slot can be synchronised to standbys: `FAILOVER`.
     pub fn has_failover_slots(self) -> bool {
         self >= Self::V17

@@ -1,4 +1,4 @@
-//! Physical replication slots and PostgreSQL's words about them.
+//! Replication slots and PostgreSQL's words about them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use backstop_protocol::version::ServerVersion;
 use tokio::time::Instant;
 
 use super::Cluster;
+use super::logical::LogicalSlot;
 
-/// A physical replication slot, as `pg_replication_slots` shows it.
+/// A replication slot, as `pg_replication_slots` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotState {
     /// Its name.
@@ -23,6 +24,8 @@ pub struct SlotState {
     pub restart_lsn: Option<Lsn>,
     /// Why it can no longer be used, if so.
     pub invalidation_reason: Option<InvalidationReason>,
+    /// What makes it a logical slot, if it is one.
+    pub logical: Option<LogicalSlot>,
 }
 
 /// Why a slot was invalidated: `invalidation_reason` of `pg_replication_slots`.
@@ -115,14 +118,27 @@ impl Slots {
                 .with_hint(format!("Free one or increase {setting}.")));
         }
         let active_pid = temporary.then_some(pid);
-        let slot =
-            SlotState { name: name.to_owned(), temporary, active_pid, restart_lsn: reserve, invalidation_reason: None };
+        let slot = SlotState {
+            name: name.to_owned(),
+            temporary,
+            active_pid,
+            restart_lsn: reserve,
+            invalidation_reason: None,
+            logical: None,
+        };
         self.by_name.insert(name.to_owned(), slot);
         if !temporary {
             self.saved.insert(name.to_owned(), reserve);
             self.inactive_since.insert(name.to_owned(), Instant::now());
         }
         Ok(())
+    }
+
+    /// Makes a slot a logical one, or changes what it is.
+    pub(super) fn make_logical(&mut self, name: &str, logical: LogicalSlot) {
+        if let Some(slot) = self.by_name.get_mut(name) {
+            slot.logical = Some(logical);
+        }
     }
 
     /// `ReplicationSlotAcquire` by the session `pid`.

@@ -5,7 +5,7 @@ use std::io;
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::{TimelineHistory, TimelineId, TimelineSwitch};
 use backstop_protocol::wal::log::{BackupStart, RecordPlan, WalLog, WalLogConfig, WalLogError};
-use backstop_protocol::wal::record::{CheckPoint, Record};
+use backstop_protocol::wal::record::{CheckPoint, Record, RunningXacts};
 use backstop_protocol::wal::stream::PgTimestamp;
 use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
 
@@ -186,6 +186,12 @@ impl Wal {
 
     pub(super) fn backup_end(&mut self, start: Lsn) -> Lsn {
         self.current.backup_end(start)
+    }
+
+    /// `LogStandbySnapshot`, and where the record ends.
+    pub(super) fn running_transactions(&mut self) -> Lsn {
+        let next_xid = u32::try_from(self.current.checkpoint().next_xid & 0xFFFF_FFFF).unwrap_or(u32::MAX);
+        self.current.insert(Record::RunningXacts(RunningXacts::idle(next_xid))).end
     }
 
     pub(super) fn backup_abort(&mut self) {

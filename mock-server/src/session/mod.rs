@@ -11,6 +11,7 @@ mod create_replication_slot;
 mod drop_replication_slot;
 mod faults;
 mod identify_system;
+mod logical;
 mod negotiation;
 mod options;
 mod output;
@@ -73,10 +74,15 @@ impl From<Ending> for Stop {
 
 impl From<OptionError> for Stop {
     fn from(error: OptionError) -> Self {
-        let code = SqlState::new(error.code).unwrap_or(SqlState::INTERNAL_ERROR);
-        let OptionError { message, detail, hint, .. } = error;
-        Self::Error(Diagnostic { detail, hint, ..Diagnostic::error(code, message) })
+        Self::Error(refused_option(error))
     }
+}
+
+/// What a wrong option makes a server say.
+fn refused_option(error: OptionError) -> Diagnostic {
+    let code = SqlState::new(error.code).unwrap_or(SqlState::INTERNAL_ERROR);
+    let OptionError { message, detail, hint, .. } = error;
+    Diagnostic { detail, hint, ..Diagnostic::error(code, message) }
 }
 
 /// How a session ends.

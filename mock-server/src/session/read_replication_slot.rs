@@ -1,5 +1,7 @@
 //! READ_REPLICATION_SLOT.
 
+use backstop_protocol::backend::{Diagnostic, SqlState};
+
 use super::output::{INT8, TEXT, column, value};
 use super::{Session, Stop};
 
@@ -11,6 +13,10 @@ impl Session {
         let cluster = &self.shared.cluster;
         let row = match cluster.read_slot(slot) {
             None => vec![None, None, None],
+            Some(slot) if slot.logical.is_some() => {
+                let message = "cannot use READ_REPLICATION_SLOT with a logical replication slot";
+                return Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into());
+            }
             Some(slot) => {
                 // The position may lie on an ancestor of the present timeline.
                 let timeline = slot.restart_lsn.map(|position| {

@@ -60,10 +60,14 @@ impl Session {
     /// Streams WAL until either side ends the COPY.
     pub(super) async fn start_replication(&mut self, start: StartReplication) -> Result<(), Stop> {
         let StartKind::Physical { timeline } = start.kind else {
-            return Err(self.no_logical_decoding().into());
+            return Err(self.start_logical(start.slot.as_deref().unwrap_or_default()));
         };
-        if let Some(slot) = &start.slot {
-            self.shared.cluster.acquire_slot(slot, self.seat.pid)?;
+        if let Some(slot) = &start.slot
+            && self.shared.cluster.acquire_slot(slot, self.seat.pid)?.logical.is_some()
+        {
+            self.shared.cluster.release_slot(slot, self.seat.pid);
+            let message = "cannot use a logical replication slot for physical replication";
+            return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
         }
         let streamed = self.stream(start.slot.clone(), timeline, start.start).await;
         self.shared.note_streaming(&self.seat, false);

@@ -103,12 +103,13 @@ fn every_recorded_error_has_its_origin() {
                 };
                 let field = |label: &str| message.field(label).unwrap_or_default();
                 // ALTER_REPLICATION_SLOT says of an option what CREATE_REPLICATION_SLOT says.
-                let twice = session.name == "logical" && field("M").starts_with("unrecognized option");
-                if !b"EN".contains(&message.tag) || twice {
+                let alters = session.name == "logical" && field("M").starts_with("unrecognized option");
+                let alters = alters.then_some("Alter");
+                if !b"EN".contains(&message.tag) {
                     continue;
                 }
                 let severity = if field("S") == "FATAL" { Severity::Fatal } else { Severity::Error };
-                let Origin { file, line, routine } = Origin::of(version, severity, field("M"));
+                let Origin { file, line, routine } = Origin::of(version, severity, field("M"), alters);
                 let place = format!("v{version}/{}/{} {number}: {}", session.group, session.name, field("M"));
                 assert_eq!((file, routine), (field("F"), field("R")), "{place}");
                 // Two rules of the grammar say the same of a timeline.

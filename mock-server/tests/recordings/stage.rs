@@ -144,6 +144,13 @@ fn config(session: &Session, version: ServerVersion) -> Config {
         let damaged = DamagedPages { path: "base/16384/16385".to_owned(), blocks: (1..9).collect() };
         config.damaged_pages = vec![damaged];
     }
+    if session.group == "logical" {
+        set("wal_level", "logical");
+    }
+    if session.name == "wal-level-minimal" {
+        set("wal_level", "minimal");
+        config.max_wal_senders = 0;
+    }
     config.auth = match session.name.as_str() {
         "auth-cleartext" => Auth::Password,
         "auth-md5" | "auth-md5-wrong" => Auth::Md5,
@@ -233,9 +240,17 @@ fn deeds(session: &Session, version: ServerVersion) -> Vec<(When, Deed)> {
 }
 
 /// Why a session is not replayed.
-pub(crate) fn out_of_scope(session: &Session) -> Option<&'static str> {
-    match session.name.as_str() {
-        "logical" => Some("it streams what an output plugin decodes from the changes of tables"),
+pub(crate) fn out_of_scope(_session: &Session) -> Option<&'static str> {
+    None
+}
+
+/// Why a command and its answer are left out of a session.
+pub(crate) fn left_out(session: &Session, command: &str) -> Option<&'static str> {
+    match (session.name.as_str(), command) {
+        ("logical", "CREATE PUBLICATION pub FOR ALL TABLES") => Some("it changes a catalog, which only SQL can see"),
+        ("logical", command) if command.starts_with("START_REPLICATION SLOT l1 LOGICAL") => {
+            Some("it streams what an output plugin decodes from the changes of tables")
+        }
         _ => None,
     }
 }

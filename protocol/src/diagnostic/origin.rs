@@ -58,8 +58,9 @@ impl Origin {
     const UNKNOWN: Self = Self { file: "walsender.c", line: 1, routine: "exec_replication_command" };
 
     /// Where `version` raises `message`. Releases before 12, of which there are no recordings, answer as 12; a message that
-    /// was not recorded of a release has the origin of the nearest release of which it was.
-    pub fn of(version: ServerVersion, severity: Severity, message: &str) -> Self {
+    /// was not recorded of a release has the origin of the nearest release of which it was. Where several routines say the
+    /// same, `raised_in` is a part of the name of one.
+    pub fn of(version: ServerVersion, severity: Severity, message: &str, raised_in: Option<&str>) -> Self {
         let column = RELEASES.iter().rposition(|release| *release <= version).unwrap_or(0);
         let mut nearest: Option<(usize, &Row, usize)> = None;
         let mut pattern = None;
@@ -67,6 +68,9 @@ impl Origin {
             // Rows of one pattern follow each other, and the first pattern that fits counts.
             if pattern.is_some_and(|(found, fatal)| (found, fatal) != (row.pattern, row.fatal)) {
                 break;
+            }
+            if raised_in.is_some_and(|part| !row.routine.contains(part)) {
+                continue;
             }
             if (row.fatal && severity != Severity::Fatal) || !fits(row.pattern, message) {
                 continue;
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn a_routine_that_was_renamed_or_moved_has_its_old_name_in_old_releases() {
         let origin = |version, message| {
-            let origin = Origin::of(version, Severity::Error, message);
+            let origin = Origin::of(version, Severity::Error, message, None);
             format!("{} {}", origin.file, origin.routine)
         };
         let missing = "replication slot \"x\" does not exist";
@@ -135,14 +139,24 @@ mod tests {
 
     #[test]
     fn a_setting_that_is_unknown_at_start_up_has_an_origin_of_its_own() {
-        let origin =
-            |severity| Origin::of(ServerVersion::V18, severity, "unrecognized configuration parameter \"x\"").routine;
+        let origin = |severity| {
+            Origin::of(ServerVersion::V18, severity, "unrecognized configuration parameter \"x\"", None).routine
+        };
         assert_eq!(origin(Severity::Fatal), "assignable_custom_variable_name");
         assert_eq!(origin(Severity::Error), "find_option");
     }
 
     #[test]
+    fn two_commands_say_the_same_of_an_option() {
+        let message = "unrecognized option: bogus";
+        let routine = |version, raised_in| Origin::of(version, Severity::Error, message, raised_in).routine;
+        assert_eq!(routine(ServerVersion::V17, None), "parseCreateReplSlotOptions");
+        assert_eq!(routine(ServerVersion::V17, Some("Alter")), "ParseAlterReplSlotOptions");
+        assert_eq!(routine(ServerVersion::V18, Some("Alter")), "AlterReplicationSlot");
+    }
+
+    #[test]
     fn what_nobody_recorded_has_an_origin_too() {
-        assert_eq!(Origin::of(ServerVersion::V15, Severity::Error, "made up"), Origin::UNKNOWN);
+        assert_eq!(Origin::of(ServerVersion::V15, Severity::Error, "made up", None), Origin::UNKNOWN);
     }
 }
