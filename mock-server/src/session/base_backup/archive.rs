@@ -459,7 +459,7 @@ impl Session {
             self.data(backup, TRAILER.get(..padding).unwrap_or_default(), what).await?;
         }
         if let (Some(manifest), Some(hasher)) = (&mut backup.manifest, hasher) {
-            manifest.add(&member.path, member.size, member.mtime, hasher);
+            manifest.add(&member.path, member.size, member.mtime, hasher)?;
         }
         Ok(())
     }

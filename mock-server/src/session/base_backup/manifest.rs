@@ -1,6 +1,8 @@
 //! The manifest: written while files are sent, sent after them.
 
-use backstop_protocol::backend::BackendMessage;
+use std::io;
+
+use backstop_protocol::backend::{BackendMessage, Diagnostic};
 use backstop_protocol::base_backup::archive::ArchiveMessage;
 use backstop_protocol::base_backup::manifest::{
     ChecksumAlgorithm, ChecksumHasher, ManifestFile, ManifestWriter, WalRange, format_last_modified,
@@ -8,15 +10,16 @@ use backstop_protocol::base_backup::manifest::{
 use backstop_protocol::version::ServerVersion;
 
 use super::data::Flow;
+use super::spool::Spool;
 use super::{Backup, Session, Stop};
+use crate::cluster::file_access;
 use crate::fault::{Action, Moment};
 
-/// A manifest that grows with the files. PostgreSQL keeps it in a temporary file; here it is in memory, some 150 bytes for
-/// each file of the cluster.
+/// A manifest that grows with the files, some 150 bytes for each.
 #[derive(Debug)]
 pub(super) struct ManifestInProgress {
     writer: ManifestWriter,
-    text: Vec<u8>,
+    text: Spool,
     checksums: ChecksumAlgorithm,
 }
 
@@ -29,7 +32,7 @@ impl ManifestInProgress {
     ) -> Self {
         let format = version.manifest_version();
         let system_identifier = (format >= 2).then_some(system_identifier);
-        Self { writer: ManifestWriter::new(format, system_identifier, force_encode), text: Vec::new(), checksums }
+        Self { writer: ManifestWriter::new(format, system_identifier, force_encode), text: Spool::default(), checksums }
     }
 
     pub(super) fn hasher(&self) -> ChecksumHasher {
@@ -37,11 +40,12 @@ impl ManifestInProgress {
     }
 
     /// Adds a file whose content went through `hasher`.
-    pub(super) fn add(&mut self, path: &[u8], size: u64, mtime: u64, hasher: ChecksumHasher) {
+    pub(super) fn add(&mut self, path: &[u8], size: u64, mtime: u64, hasher: ChecksumHasher) -> Result<(), Diagnostic> {
         let checksum = (self.checksums != ChecksumAlgorithm::None).then(|| (self.checksums, hasher.finish()));
         let last_modified = format_last_modified(i64::try_from(mtime).unwrap_or(i64::MAX));
         let file = ManifestFile { path: path.to_vec(), size, last_modified, checksum };
-        self.writer.add_file(&file, &mut self.text);
+        self.writer.add_file(&file, self.text.tail());
+        self.text.spill().map_err(|error| not_spooled(&error))
     }
 }
 
@@ -54,8 +58,8 @@ impl Session {
         ranges: &[WalRange],
     ) -> Result<(), Stop> {
         let ManifestInProgress { writer, mut text, .. } = manifest;
-        writer.finish(ranges, &mut text);
-        let stops = self.shared.plan(|plan| plan.stops_in_manifest(text.len() as u64, &self.seat.identity()));
+        writer.finish(ranges, text.tail());
+        let stops = self.shared.plan(|plan| plan.stops_in_manifest(text.len(), &self.seat.identity()));
         backup.flow = Flow { stops, is_manifest: true, ..Flow::default() };
         let edits = self.at(Moment::ManifestBegin).await?;
         for action in &edits.archive {
@@ -74,8 +78,15 @@ impl Session {
         if let Some(store) = &mut backup.store {
             store.begin_manifest()?;
         }
-        for piece in text.chunks(self.version.manifest_piece()) {
-            self.data(backup, piece, "manifest").await?;
+        let mut piece = vec![0; self.version.manifest_piece()];
+        let mut offset = 0;
+        loop {
+            let read = text.read_at(offset, &mut piece).map_err(|error| not_spooled(&error))?;
+            if read == 0 {
+                break;
+            }
+            self.data(backup, piece.get(..read).unwrap_or_default(), "manifest").await?;
+            offset += read as u64;
         }
         self.data(backup, &[], "manifest").await?;
         if let Some(store) = &mut backup.store {
@@ -86,4 +97,9 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// What a server says whose temporary file cannot be written or read.
+fn not_spooled(error: &io::Error) -> Diagnostic {
+    file_access("could not use the temporary file of the backup manifest", error)
 }

@@ -4,7 +4,7 @@
 //! say which archive they belong to, before one COPY for each archive. Here is the frame: positions, the list, notices, the end.
 //! `archive` sends archives and their members, `data` sends bytes and is where faults strike them, `compress` stands between
 //! the two since 15, `store` takes the bytes with TARGET 'server', `incremental` (17) finds what changed since the backup
-//! before, `manifest` writes the manifest while files are sent.
+//! before, `manifest` writes the manifest while files are sent, into a `spool`.
 
 mod archive;
 mod checksums;
@@ -13,6 +13,7 @@ mod data;
 mod incremental;
 mod manifest;
 mod relation;
+mod spool;
 mod store;
 
 use backstop_protocol::backend::{BackendMessage, Column, Diagnostic, SqlState};
