@@ -9,6 +9,7 @@
 //! | WAL positions, timelines, segment names | [`lsn`], [`timeline`], [`wal_file`] |
 //! | messages between client and server | [`frame`], [`frontend`], [`backend`] |
 //! | replication commands and their options | [`command`], [`base_backup::options`] |
+//! | functions and types of SQL, and its messages | [`catalog`], [`extended`] |
 //! | what BASE_BACKUP sends | [`base_backup`] |
 //! | WAL: streaming messages, pages, records | [`wal`] |
 //! | data pages and the control file | [`page`], [`control`] |
@@ -17,6 +18,7 @@
 
 pub mod backend;
 pub mod base_backup;
+pub mod catalog;
 pub mod command;
 pub mod control;
 mod decode;

@@ -168,6 +168,36 @@ impl ServerVersion {
         self >= Self::V9_4
     }
 
+    /// Whether positions have a type in SQL, `pg_lsn`. They are texts before.
+    pub fn has_lsn_type(self) -> bool {
+        self >= Self::V9_4
+    }
+
+    /// Whether a quoted literal of a SELECT is a text. Before 10 it stays `unknown`.
+    pub fn resolves_unknown_literals(self) -> bool {
+        self >= Self::V10
+    }
+
+    /// Whether `pg_walfile_name()` of a position between two segments names the later one.
+    pub fn names_segment_behind_boundary(self) -> bool {
+        self >= Self::V17
+    }
+
+    /// Whether a changed setting is reported before ReadyForQuery, once, instead of where it changed.
+    pub fn reports_settings_when_ready(self) -> bool {
+        self >= Self::V14
+    }
+
+    /// Whether a session can begin a backup of its own with SQL.
+    pub fn has_non_exclusive_backup(self) -> bool {
+        self >= Self::V9_6
+    }
+
+    /// The function of SQL that ends a backup.
+    pub fn backup_stop_function(self) -> &'static str {
+        if self >= Self::V15 { "pg_backup_stop" } else { "pg_stop_backup" }
+    }
+
     /// Whether `pg_start_backup()` can begin an exclusive backup, whose label lies in the data directory.
     pub fn has_exclusive_backup(self) -> bool {
         self < Self::V15

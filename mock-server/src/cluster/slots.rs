@@ -316,6 +316,11 @@ impl Cluster {
         }
     }
 
+    /// Drops a slot that no session holds but perhaps `pid` (`pg_drop_replication_slot()`).
+    pub fn drop_idle_slot(&self, name: &str, pid: i32) -> Result<(), Diagnostic> {
+        self.inner.lock().slots.drop(name, pid)
+    }
+
     /// Drops a slot whoever holds it (a fault), and returns what it was.
     pub fn drop_slot_by_force(&self, name: &str) -> Option<SlotState> {
         let slot = self.inner.lock().slots.drop_by_force(name);

@@ -18,6 +18,7 @@ mod output;
 mod read_replication_slot;
 mod scram;
 mod show;
+mod sql;
 mod start_replication;
 mod startup;
 mod throttle;
@@ -35,12 +36,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use backstop_protocol::backend::{BackendMessage, Diagnostic, Severity, SqlState, TransactionStatus};
+use backstop_protocol::backend::{BackendMessage, Diagnostic, Severity, SqlState};
 use backstop_protocol::base_backup::manifest::PriorBackup;
 use backstop_protocol::command::{self, Command, CommandError, MAX_COMMAND, OptionError};
 use backstop_protocol::frontend::FrontendMessage;
 use backstop_protocol::version::ServerVersion;
 
+use self::sql::Sql;
 use self::throttle::Throttle;
 use self::wire::{Received, Wire};
 use crate::fault::{Moment, Role};
@@ -108,12 +110,16 @@ pub(crate) struct Session {
     seat: Arc<Seat>,
     version: ServerVersion,
     wire: Wire,
+    /// Whether the session takes replication commands: with `replication=true` or `database`.
+    is_walsender: bool,
     /// From the start-up packet.
     user: String,
     /// Whether the user is a superuser.
     superuser: bool,
-    /// The database of a walsender that is connected to one.
+    /// The database that it is connected to, which a physical walsender is not.
     database: Option<String>,
+    /// What SQL keeps from one statement to the next.
+    sql: Sql,
     /// Settings that the client gave.
     settings: BTreeMap<String, String>,
     /// What `in_hot_standby` was reported as.
@@ -141,9 +147,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, seat: Arc<Seat>, stream: Stream) 
     let mut session = Session {
         version: shared.cluster.version(),
         wire: Wire::new(stream),
+        is_walsender: false,
         user: String::new(),
         superuser: false,
         database: None,
+        sql: Sql::new(),
         settings: BTreeMap::new(),
         reported_standby: false,
         reloads: shared.cluster.reloads(),
@@ -243,6 +251,7 @@ impl Session {
     async fn command(&mut self) -> Result<(), Ending> {
         let outcome = match self.receive().await? {
             FrontendMessage::Terminate => return Err(Ending::Terminated),
+            FrontendMessage::Query(_) if self.sql.skips() => return Ok(()),
             FrontendMessage::Query(text) => {
                 self.forget_cancel();
                 self.hear_of_reload();
@@ -253,10 +262,26 @@ impl Session {
             | FrontendMessage::CopyDone
             | FrontendMessage::CopyFail(_)
             | FrontendMessage::Flush => return Ok(()),
-            FrontendMessage::Sync => Ok(()),
+            FrontendMessage::Sync => {
+                self.sql.sync();
+                Ok(())
+            }
             FrontendMessage::Password(_) => {
                 let message = "invalid frontend message type 112";
                 return Err(Ending::Fatal(Diagnostic::fatal(SqlState::PROTOCOL_VIOLATION, message)));
+            }
+            FrontendMessage::FunctionCall(body) if !self.is_walsender => {
+                let oid = body.first_chunk().map_or(0, |oid| u32::from_be_bytes(*oid));
+                let message = format!("function with OID {oid} does not exist");
+                Err(Diagnostic::error(SqlState::UNDEFINED_FUNCTION, message).into())
+            }
+            message if !self.is_walsender => {
+                self.forget_cancel();
+                return match self.extended(message).await {
+                    Ok(()) => Ok(()),
+                    Err(Stop::Error(error)) => self.report(error).await,
+                    Err(Stop::End(ending)) => Err(ending),
+                };
             }
             _ => {
                 let message = "extended query protocol not supported in a replication connection";
@@ -327,6 +352,10 @@ impl Session {
     async fn run(&mut self, text: &[u8]) -> Result<(), Stop> {
         let text = String::from_utf8_lossy(text).into_owned();
         self.shared.book().commands.push(text.clone());
+        if !self.is_walsender {
+            self.at(Moment::Command(&text)).await?;
+            return self.sql(&text).await;
+        }
         let parsed = command::parse(&text, self.version);
         match parsed.as_ref().map(|parsed| &parsed.command) {
             Ok(Command::BaseBackup(_)) => self.seat.identify(|identity| identity.role = Some(Role::Backup)),
@@ -336,7 +365,11 @@ impl Session {
         self.at(Moment::Command(&text)).await?;
         let parsed = match parsed {
             Ok(parsed) => parsed,
-            Err(CommandError::NotReplication) => return self.sql(&text).await,
+            Err(CommandError::NotReplication) if self.database.is_some() => return self.sql(&text).await,
+            Err(CommandError::NotReplication) => {
+                let message = "cannot execute SQL commands in WAL sender for physical replication";
+                return Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into());
+            }
             Err(CommandError::Syntax(error)) => {
                 return Err(Diagnostic::error(SqlState::SYNTAX_ERROR, error.message).into());
             }
@@ -345,6 +378,7 @@ impl Session {
             self.send(BackendMessage::NoticeResponse(Diagnostic::notice(SqlState::NAME_TOO_LONG, notice))).await?;
         }
         let name = parsed.command.name();
+        self.refuse_in_transaction(&parsed.command)?;
         match parsed.command {
             Command::IdentifySystem => self.identify_system().await?,
             Command::Show(setting) => self.show(&setting).await?,
@@ -360,30 +394,13 @@ impl Session {
         self.complete(self.version.command_tag(name)).await
     }
 
-    /// What is no replication command is SQL, which only a walsender that is connected to a database runs. This server has
-    /// no executor: it knows the one statement that libpq's tools send on such a connection.
-    async fn sql(&mut self, text: &str) -> Result<(), Stop> {
-        let unsupported = |message: &str| Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into());
-        if self.database.is_none() {
-            return unsupported("cannot execute SQL commands in WAL sender for physical replication");
-        }
-        match text.trim().trim_end_matches(';') {
-            "" => self.send(BackendMessage::EmptyQueryResponse).await,
-            "SELECT pg_catalog.set_config('search_path', '', false)" => {
-                let column = output::column("set_config", output::TEXT, -1);
-                self.rows(vec![column], vec![output::row([output::value("")])]).await?;
-                self.complete("SELECT 1").await
-            }
-            _ => unsupported("this server executes replication commands only"),
-        }
-    }
-
     /// An ERROR, and what goes with it: temporary slots die, and a backup that ran is aborted.
     async fn report(&mut self, error: Diagnostic) -> Result<(), Ending> {
         self.shared.cluster.drop_temporary_slots(self.seat.pid);
         self.fail_backup(&error.message);
+        self.sql.fail();
         let announced = std::mem::take(&mut self.backup_runs) && self.version.warns_of_aborted_backup();
-        let warning = announced.then(|| BackendMessage::NoticeResponse(aborting()));
+        let warning = announced.then(|| BackendMessage::NoticeResponse(aborting(self.version)));
         for message in warning.into_iter().chain([BackendMessage::ErrorResponse(error)]) {
             match self.send(message).await {
                 Ok(()) => {}
@@ -403,7 +420,8 @@ impl Session {
             let (name, value) = ("in_hot_standby".to_owned(), on_off(standby).to_owned());
             self.send(BackendMessage::ParameterStatus { name, value }).await?;
         }
-        let said = self.emit(Moment::Ready, vec![BackendMessage::ReadyForQuery(TransactionStatus::Idle)]).await?;
+        self.report_settings().await?;
+        let said = self.emit(Moment::Ready, vec![BackendMessage::ReadyForQuery(self.sql.status())]).await?;
         self.flush().await?;
         if said > 0 {
             self.close_record(|| BackupOutcome::Complete);
@@ -435,6 +453,7 @@ impl Session {
             Ending::Crash => ("the server crashed", "closed"),
         };
         self.fail_backup(why);
+        let sql_backup = self.sql.abort_backup();
         let (how, number) = (how.to_owned(), self.seat.number);
         if matches!(ending, Ending::Terminated) {
             for backup in self.shared.book().backups.iter_mut().filter(|backup| backup.session == number) {
@@ -445,8 +464,8 @@ impl Session {
         match ending {
             Ending::Fatal(error) => {
                 self.say_unasked(&BackendMessage::ErrorResponse(error));
-                if self.backup_runs && self.version.warns_of_aborted_backup() {
-                    self.say_unasked(&BackendMessage::NoticeResponse(aborting()));
+                if sql_backup || (self.backup_runs && self.version.warns_of_aborted_backup()) {
+                    self.say_unasked(&BackendMessage::NoticeResponse(aborting(self.version)));
                 }
             }
             Ending::Crash if !self.version.crashes_silently() => {
@@ -476,8 +495,9 @@ fn on_off(value: bool) -> &'static str {
     if value { "on" } else { "off" }
 }
 
-fn aborting() -> Diagnostic {
-    let message = "aborting backup due to backend exiting before pg_backup_stop was called";
+fn aborting(version: ServerVersion) -> Diagnostic {
+    let function = version.backup_stop_function();
+    let message = format!("aborting backup due to backend exiting before {function} was called");
     Diagnostic::warning(SqlState::WARNING, message)
 }
 

@@ -8,9 +8,7 @@ use super::{Session, Stop};
 impl Session {
     /// A setting, under its canonical name.
     pub(super) async fn show(&mut self, name: &str) -> Result<(), Stop> {
-        let own = self.settings.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-        let own = own.map(|(key, value)| (key.clone(), value.clone()));
-        let Some((name, setting)) = own.or_else(|| self.shared.cluster.show(name)) else {
+        let Some((name, setting)) = self.setting(name) else {
             let message = format!("unrecognized configuration parameter \"{name}\"");
             return Err(Diagnostic::error(SqlState::UNDEFINED_OBJECT, message).into());
         };

@@ -46,7 +46,8 @@ impl Session {
         };
         let replication = self.accept_startup(&startup).await?;
         self.refuse_when_down()?;
-        if replication != Replication::No && !self.shared.take_walsender_place(&self.seat) {
+        self.is_walsender = replication != Replication::No;
+        if self.is_walsender && !self.shared.take_walsender_place(&self.seat) {
             let setting = self.version.setting_in_message("max_wal_senders");
             let limit = self.shared.cluster.max_wal_senders();
             let message = format!("number of requested standby connections exceeds {setting} (currently {limit})");
@@ -61,11 +62,7 @@ impl Session {
         }
         self.seat.admitted.store(true, Ordering::SeqCst);
         self.log_in(replication)?;
-        if replication == Replication::No {
-            let message = "this server accepts replication connections only";
-            return Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message).into());
-        }
-        if replication == Replication::Database {
+        if replication != Replication::Physical {
             if !["postgres", "template1"].contains(&database.as_str()) {
                 let message = format!("database \"{database}\" does not exist");
                 return Err(Diagnostic::error(SqlState::INVALID_CATALOG_NAME, message).into());
@@ -218,12 +215,9 @@ impl Session {
         };
         settings.extend(startup.parameters.iter().filter(|(name, _)| is_setting(name)).cloned());
         for (name, value) in settings {
-            let reported = self.version.reported_settings().iter().find(|known| known.eq_ignore_ascii_case(&name));
-            let known = reported.map(|known| (*known).to_owned());
-            let known = known.or_else(|| self.shared.cluster.show(&name).map(|(name, _)| name));
+            let known = self.setting(&name).map(|(known, _)| known);
             // Settings of extensions have a dot and need not be known.
             let known = known.or_else(|| name.contains('.').then(|| name.clone()));
-            let known = known.or_else(|| CLIENT_SETTINGS.contains(&name.as_str()).then(|| name.clone()));
             let Some(known) = known else {
                 let message = format!("unrecognized configuration parameter \"{name}\"");
                 return Err(Diagnostic::error(SqlState::UNDEFINED_OBJECT, message).into());
@@ -288,17 +282,6 @@ impl Session {
     }
 }
 
-/// Settings that clients send and that need not be among those the cluster shows.
-const CLIENT_SETTINGS: [&str; 7] = [
-    "bytea_output",
-    "extra_float_digits",
-    "geqo",
-    "lock_timeout",
-    "statement_timeout",
-    "tcp_user_timeout",
-    "wal_sender_timeout",
-];
-
 /// A name as far as it fits into NAMEDATALEN, with its terminating zero. Cut between characters, as the clients' texts are UTF-8 here.
 fn truncated(name: &str) -> &str {
     let end = (0..=name.len().min(63)).rev().find(|at| name.is_char_boundary(*at));
@@ -306,7 +289,7 @@ fn truncated(name: &str) -> &str {
 }
 
 /// `parse_bool`: `true`, `false`, `yes`, `no` and their beginnings, `on`, `off` and `of`, `1`, `0`, in any case.
-fn parse_bool(value: &str) -> Option<bool> {
+pub(super) fn parse_bool(value: &str) -> Option<bool> {
     let value = value.to_ascii_lowercase();
     let begins = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
     if begins("true", 1) || begins("yes", 1) || value == "on" || value == "1" {

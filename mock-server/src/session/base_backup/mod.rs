@@ -73,6 +73,10 @@ struct Backup {
 impl Session {
     /// Sends a base backup.
     pub(super) async fn base_backup(&mut self, options: &[CommandOption]) -> Result<(), Stop> {
+        if self.sql.backup_runs() {
+            let message = "a backup is already in progress in this session";
+            return Err(Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
+        }
         let wal_summaries = self.shared.cluster.summarizes_wal();
         let built_with = self.shared.cluster.compression();
         let facts = ServerFacts {
