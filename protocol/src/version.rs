@@ -483,6 +483,21 @@ impl ServerVersion {
         self >= Self::V17
     }
 
+    /// Whether the image of a block can be compressed with lz4 and zstd; the bits that tell were numbered anew for it.
+    pub fn has_image_compression_methods(self) -> bool {
+        self >= Self::V15
+    }
+
+    /// Whether an image says if replay restores it (`BKPIMAGE_APPLY`, for `wal_consistency_checking`).
+    pub fn marks_images_to_apply(self) -> bool {
+        self >= Self::V10
+    }
+
+    /// Whether a record can name the transaction that its subtransaction belongs to (`XLR_BLOCK_ID_TOPLEVEL_XID`).
+    pub fn has_toplevel_xid(self) -> bool {
+        self >= Self::V14
+    }
+
     /// Whether extensions can have resource managers of their own, numbers 128 to 255.
     pub fn has_custom_resource_managers(self) -> bool {
         self >= Self::V15

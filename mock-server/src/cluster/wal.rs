@@ -29,8 +29,11 @@ pub enum WalReadError {
 }
 
 impl From<WalLogError> for WalReadError {
-    fn from(_: WalLogError) -> Self {
-        Self::NotThere
+    fn from(error: WalLogError) -> Self {
+        match error {
+            WalLogError::Block(kind) => Self::Io(kind.into()),
+            WalLogError::Start(_) | WalLogError::Range { .. } => Self::NotThere,
+        }
     }
 }
 

@@ -27,13 +27,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod blocks;
 mod filler;
 mod read;
+mod run;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::lsn::Lsn;
 use crate::timeline::TimelineId;
@@ -42,6 +46,8 @@ use crate::wal_file::WalSegmentSize;
 
 use super::page::Layout;
 use super::record::{CheckPoint, MAX_RECORD_SIZE, RECORD_ALIGNMENT, Record, RunningXacts, WalLevel};
+
+pub use blocks::Blocks;
 
 /// The last position at which a log can begin: half of all there are, so that a log never runs out of them.
 pub const MAX_START: Lsn = Lsn(1 << 63);
@@ -69,12 +75,15 @@ pub struct WalLogConfig {
     pub seed: u64,
 }
 
-/// A log that cannot begin, or bytes that are not in it.
+/// A log that cannot begin, or bytes that it cannot tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WalLogError {
     /// No record can begin there.
     #[error("invalid start of WAL {0}: expected a multiple of 8 up to {MAX_START}")]
     Start(Lsn),
+    /// A block whose image is in what was asked for.
+    #[error("could not read the block of a full-page image: {0}")]
+    Block(io::ErrorKind),
     /// A read of what is not, or not yet, in the log.
     #[error("could not read WAL from {from} to {to}: there is WAL from {first} to {last}")]
     Range {
@@ -133,8 +142,10 @@ enum Content {
         length: u32,
         body_crc: u32,
     },
-    /// Filler records, each of [`filler::SIZE`] usable bytes.
-    Run,
+    /// Filler, with or without full-page images.
+    Run {
+        images: bool,
+    },
     /// Zero bytes without page headers, up to the end of a segment.
     Nothing,
 }
@@ -155,6 +166,8 @@ pub struct WalLog {
     /// Counters that checkpoints repeat.
     checkpoint: CheckPoint,
     running_backups: u32,
+    /// What filler holds images of.
+    blocks: Option<Arc<dyn Blocks>>,
     /// From which usable byte on pages say whether a backup is running: true if none is.
     removable: VecDeque<(u64, bool)>,
 }
@@ -177,6 +190,7 @@ impl WalLog {
             entries: VecDeque::new(),
             checkpoint: CheckPoint::initial(version, timeline),
             running_backups: 0,
+            blocks: None,
             removable: VecDeque::new(),
         })
     }
@@ -196,7 +210,16 @@ impl WalLog {
             entries: VecDeque::new(),
             checkpoint,
             running_backups: 0,
+            blocks: self.blocks.clone(),
             removable: VecDeque::new(),
+        }
+    }
+
+    /// Lets filler hold full-page images of `blocks` from now on, if there are any. A log that has blocks keeps those that it
+    /// has: its images are made when they are read.
+    pub fn set_blocks(&mut self, blocks: Arc<dyn Blocks>) {
+        if self.blocks.is_none() && blocks.count() > 0 {
+            self.blocks = Some(blocks);
         }
     }
 
@@ -319,7 +342,8 @@ impl WalLog {
         self.insert_position()
     }
 
-    /// Appends filler until the insert position is at least `bytes` further on, by less than two KiB more, and returns it.
+    /// Appends filler until the insert position is at least `bytes` further on, by less than two KiB more (11 KiB with
+    /// [`Blocks`]), and returns it.
     pub fn fill(&mut self, bytes: u64) -> Lsn {
         self.fill_to(self.insert_position().saturating_add(bytes))
     }
@@ -327,15 +351,23 @@ impl WalLog {
     /// Appends filler until the insert position is at or a little behind `target`, and returns it. Filler of any length is
     /// one entry of the plan.
     pub fn fill_to(&mut self, target: Lsn) -> Lsn {
-        let missing = self.layout.usable(target.min(MAX_FILLED)).saturating_sub(self.end);
-        if missing > 0 {
-            let at = self.end;
-            self.end += missing.next_multiple_of(filler::SIZE);
-            let prev = std::mem::replace(&mut self.prev, self.layout.start(self.end - filler::SIZE));
-            match self.entries.back_mut() {
-                Some(Entry { end, content: Content::Run, .. }) => *end = self.end,
-                _ => self.entries.push_back(Entry { at, end: self.end, prev, content: Content::Run }),
+        let target = self.layout.usable(target.min(MAX_FILLED));
+        if target > self.end {
+            let images = self.blocks.is_some();
+            let last = self.entries.back_mut();
+            let run = last.filter(|last| matches!(last.content, Content::Run { images: same } if same == images));
+            let end = run::end_of(run.as_ref().map_or(self.end, |run| run.at), images, target);
+            match run {
+                Some(run) => run.end = end,
+                None => self.entries.push_back(Entry {
+                    at: self.end,
+                    end,
+                    prev: self.prev,
+                    content: Content::Run { images },
+                }),
             }
+            self.end = end;
+            self.prev = self.layout.start(run::last(end));
         }
         self.insert_position()
     }

@@ -1,8 +1,8 @@
 //! Verifies WAL as it arrives.
 //!
 //! [`WalReader`] takes bytes from the start of a segment on, in pieces of any size, and checks what a server checks when it
-//! replays: page headers, record lengths, links to the record before, CRCs. It holds no more than the header and, of small
-//! records, the body.
+//! replays: page headers, record lengths, links to the record before, CRCs, and the layout of bodies. It holds no more of a
+//! record than its header and the first 4 KiB of its body.
 //!
 //! In what a server streams, an error is an error. In a segment file of `pg_wal` that has been recycled, it is how WAL ends:
 //! what follows is left from an earlier life of the file. Whoever reads such files compares
@@ -19,15 +19,17 @@ use crate::version::ServerVersion;
 use crate::wal_file::WalSegmentSize;
 
 use super::page::{LONG_HEADER_SIZE, Layout, WAL_PAGE_SIZE};
+use super::record::block::{BodyLayout, MAX_LAYOUT_SIZE};
 use super::record::{
     MAX_RECORD_SIZE, RECORD_ALIGNMENT, RECORD_HEADER_SIZE, RM_MAX_BUILTIN, RM_MIN_CUSTOM, RM_STANDBY, RM_XLOG, Record,
-    RecordHeader, XLogRecord, finish_crc, info,
+    RecordError, RecordHeader, XLogRecord, finish_crc, info,
 };
 
 pub use error::{WalError, WalProblem};
 
-/// Bodies of larger records are not kept, and their records are told as [`Record::Other`].
-const MAX_KEPT_BODY: u64 = 4096;
+/// Of larger bodies, and of those whose meaning is not known, only the layout is kept; their records are told as
+/// [`Record::Other`].
+const MAX_KEPT_BODY: usize = 4096;
 
 /// Whose WAL is read, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub struct ReadRecord {
     pub header: RecordHeader,
     /// What it means.
     pub record: Record,
+    /// Which blocks it changes, and how much of it is what.
+    pub layout: BodyLayout,
 }
 
 /// How WAL ended so far.
@@ -96,8 +100,8 @@ struct Partial {
     /// Known once the first four bytes are.
     total: Option<u32>,
     body_crc: u32,
-    /// Of small records that may have a meaning.
-    body: Option<Vec<u8>>,
+    /// Whether the body is small and may have a meaning.
+    meaningful: bool,
 }
 
 impl Partial {
@@ -116,6 +120,8 @@ pub struct WalReader {
     /// The header of the page that `position` is on, as far as it came.
     page_header: Vec<u8>,
     phase: Phase,
+    /// The beginning of the body of the record under way.
+    body: Vec<u8>,
     valid_to: Lsn,
     last_record: Option<Lsn>,
     latest_timeline: TimelineId,
@@ -133,6 +139,7 @@ impl WalReader {
             position: start,
             page_header: Vec::with_capacity(LONG_HEADER_SIZE),
             phase: Phase::Between,
+            body: Vec::new(),
             valid_to: start,
             last_record: None,
             latest_timeline: TimelineId(0),
@@ -253,7 +260,7 @@ impl WalReader {
                         taken: 0,
                         total: None,
                         body_crc: 0,
-                        body: None,
+                        meaningful: false,
                     });
                     return self.record(data, on_record);
                 }
@@ -320,10 +327,10 @@ impl WalReader {
             if self.last_record.map_or(header.prev >= at, |last| header.prev != last) {
                 return fail(WalProblem::PrevLink(header.prev));
             }
-            let meaningful = matches!(manager, RM_XLOG | RM_STANDBY)
+            partial.meaningful = matches!(manager, RM_XLOG | RM_STANDBY)
                 && (manager, header.info & info::MASK) != (RM_XLOG, info::NOOP)
-                && partial.left() <= MAX_KEPT_BODY;
-            partial.body = meaningful.then(Vec::new);
+                && partial.left() <= MAX_KEPT_BODY as u64;
+            self.body.clear();
             if partial.left() == 0 {
                 self.complete(on_record)?;
             }
@@ -332,9 +339,9 @@ impl WalReader {
         let part = data.get(..bounded(partial.left(), data.len())).unwrap_or_default();
         partial.taken += part.len() as u64;
         partial.body_crc = crc32c::crc32c_append(partial.body_crc, part);
-        if let Some(body) = &mut partial.body {
-            body.extend_from_slice(part);
-        }
+        let kept = if partial.meaningful { MAX_KEPT_BODY } else { MAX_LAYOUT_SIZE };
+        let missing = kept.saturating_sub(self.body.len()).min(part.len());
+        self.body.extend(part.iter().take(missing));
         self.position = self.position + part.len() as u64;
         if partial.left() == 0 {
             self.complete(on_record)?;
@@ -351,10 +358,15 @@ impl WalReader {
         if finish_crc(partial.body_crc, &partial.head) != header.crc {
             return Err(WalError { at: start, problem: WalProblem::Crc });
         }
-        let record = match partial.body {
-            Some(body) => Record::decode(self.config.version, &XLogRecord { xid, prev, info, resource_manager, body })
-                .map_err(|error| WalError { at: start, problem: WalProblem::Record(error) })?,
-            None => Record::Other { resource_manager, info },
+        let version = self.config.version;
+        let fail = |error: RecordError| WalError { at: start, problem: WalProblem::Record(error) };
+        let length = u64::from(header.total_length).saturating_sub(RECORD_HEADER_SIZE as u64);
+        let layout = BodyLayout::decode(version, length, &self.body).map_err(|error| fail(error.into()))?;
+        let record = if partial.meaningful {
+            let body = self.body.clone();
+            Record::decode(version, &XLogRecord { xid, prev, info, resource_manager, body }).map_err(fail)?
+        } else {
+            Record::Other { resource_manager, info }
         };
         self.records += 1;
         self.last_record = Some(start);
@@ -366,7 +378,7 @@ impl WalReader {
                 self.phase = Phase::Empty { switched: true };
             }
         }
-        on_record(ReadRecord { start, end: self.valid_to, header, record });
+        on_record(ReadRecord { start, end: self.valid_to, header, record, layout });
         Ok(())
     }
 }

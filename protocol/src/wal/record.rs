@@ -4,6 +4,7 @@
 //! one byte of length or `FE` and four. Its CRC-32C runs over the body first, then over the header up to the CRC. In the log a
 //! record begins at a multiple of 8 and is interrupted by page headers; neither padding nor page headers count.
 
+pub mod block;
 mod body;
 mod checkpoint;
 #[cfg(test)]
@@ -12,6 +13,9 @@ mod tests;
 use bytes::{Buf, BufMut};
 
 use crate::lsn::Lsn;
+use crate::version::ServerVersion;
+
+use block::{BodyLayout, LayoutError};
 
 pub use body::{ParameterChange, Record, RunningXacts};
 pub use checkpoint::{CheckPoint, WalLevel};
@@ -34,6 +38,32 @@ pub const RM_MAX_BUILTIN: u8 = 21;
 /// `RM_MIN_CUSTOM_ID`, since 15.
 pub const RM_MIN_CUSTOM: u8 = 128;
 
+/// The built-in resource managers of 12 to 18 by number, as `pg_waldump` prints them.
+const RESOURCE_MANAGERS: [&str; RM_MAX_BUILTIN as usize + 1] = [
+    "XLOG",
+    "Transaction",
+    "Storage",
+    "CLOG",
+    "Database",
+    "Tablespace",
+    "MultiXact",
+    "RelMap",
+    "Standby",
+    "Heap2",
+    "Heap",
+    "Btree",
+    "Hash",
+    "Gin",
+    "Gist",
+    "Sequence",
+    "SPGist",
+    "BRIN",
+    "CommitTs",
+    "ReplicationOrigin",
+    "Generic",
+    "LogicalMessage",
+];
+
 /// The high half of `xl_info` of the records of [`RM_XLOG`] and [`RM_STANDBY`] that this crate knows.
 #[expect(missing_docs, reason = "PostgreSQL's names, without XLOG_")]
 pub mod info {
@@ -47,6 +77,8 @@ pub mod info {
     pub const RESTORE_POINT: u8 = 0x70;
     pub const FPW_CHANGE: u8 = 0x80;
     pub const END_OF_RECOVERY: u8 = 0x90;
+    pub const FPI_FOR_HINT: u8 = 0xA0;
+    pub const FPI: u8 = 0xB0;
     pub const CHECKPOINT_REDO: u8 = 0xE0;
     /// Of [`RM_STANDBY`](super::RM_STANDBY).
     pub const RUNNING_XACTS: u8 = 0x10;
@@ -110,6 +142,11 @@ impl RecordHeader {
         Self { crc: finish_crc(body_crc, &self.encode()), ..self }
     }
 
+    /// The resource manager's name, as `pg_waldump` prints it; nothing for a custom one.
+    pub fn resource_manager_name(&self) -> Option<&'static str> {
+        RESOURCE_MANAGERS.get(usize::from(self.resource_manager)).copied()
+    }
+
     /// Whether this is the record after which the rest of the segment is empty.
     pub fn is_switch(&self) -> bool {
         self.resource_manager == RM_XLOG && self.info & info::MASK == info::SWITCH
@@ -140,6 +177,9 @@ pub enum RecordError {
         /// What the header says.
         expected: u32,
     },
+    /// What should introduce the data does not.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     /// A body that is not what the kind of record must hold.
     #[error("invalid {kind} record: {length} bytes of data")]
     Body {
@@ -211,28 +251,15 @@ impl XLogRecord {
         bytes
     }
 
-    /// The main data of a record without block references, empty if it has none; nothing if it has block references or
-    /// breaks off.
-    pub fn main_data(&self) -> Option<&[u8]> {
-        let mut rest = &self.body[..];
-        while let Some((&id, after)) = rest.split_first() {
-            rest = after;
-            let length = match id {
-                DATA_SHORT => usize::from(rest.split_off_first()?.to_owned()),
-                DATA_LONG => usize::try_from(rest.split_off(..4)?.get_u32_le()).ok()?,
-                ORIGIN => {
-                    rest.split_off(..2)?;
-                    continue;
-                }
-                TOPLEVEL_XID => {
-                    rest.split_off(..4)?;
-                    continue;
-                }
-                _ => return None,
-            };
-            return (rest.len() == length).then_some(rest);
-        }
-        Some(rest)
+    /// What the body consists of.
+    pub fn layout(&self, version: ServerVersion) -> Result<BodyLayout, LayoutError> {
+        BodyLayout::decode(version, self.body.len() as u64, &self.body)
+    }
+
+    /// The main data, empty if there is none.
+    pub fn main_data(&self, layout: &BodyLayout) -> &[u8] {
+        let start = self.body.len().saturating_sub(usize::try_from(layout.main_data).unwrap_or(usize::MAX));
+        self.body.get(start..).unwrap_or_default()
     }
 }
 

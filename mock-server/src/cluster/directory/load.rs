@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backstop_protocol::control::{ControlFile, DbState};
 use backstop_protocol::timeline::{TimelineHistory, TimelineId};
@@ -15,6 +16,7 @@ use crate::config::ConfigError;
 
 use super::super::Tablespace;
 use super::super::wal::Wal;
+use super::blocks::RelationFiles;
 use super::{Directory, DiskWal, read};
 
 /// A data directory that can be served.
@@ -55,8 +57,10 @@ pub(in super::super) fn load(root: &Path, seed: u64) -> Result<Loaded, ConfigErr
     if control.state != DbState::ShutDown {
         return Err(ConfigError::NotShutDown { path: root.to_owned(), state: state_name(control.state) });
     }
-    let wal = wal(root, &control, seed)?;
     let directory = Directory { root: root.to_owned(), version, tablespaces: tablespaces(root, version)? };
+    let unreadable = |source| ConfigError::Unreadable { path: root.to_owned(), source };
+    let blocks = Arc::new(RelationFiles::of(&directory).map_err(unreadable)?);
+    let wal = wal(root, &control, seed, blocks)?;
     Ok(Loaded { directory, control, wal })
 }
 
@@ -74,7 +78,7 @@ fn state_name(state: DbState) -> &'static str {
 }
 
 /// The WAL in `pg_wal`, and a log that goes on behind it.
-fn wal(root: &Path, control: &ControlFile, seed: u64) -> Result<Wal, ConfigError> {
+fn wal(root: &Path, control: &ControlFile, seed: u64, blocks: Arc<RelationFiles>) -> Result<Wal, ConfigError> {
     let directory = root.join(control.version.wal_directory());
     let segment_size = control.wal_segment_size;
     let timeline = control.checkpoint_copy.timeline;
@@ -94,6 +98,7 @@ fn wal(root: &Path, control: &ControlFile, seed: u64) -> Result<Wal, ConfigError
     again.shutdown_checkpoint();
     let mut current = log(WalLogConfig { start: again.insert_position(), ..config })?;
     current.set_checkpoint(control.checkpoint_copy);
+    current.set_blocks(blocks);
 
     let last = segment_size.segment_before(current.first());
     let oldest_segment = oldest_segment(&directory, timeline, last, control)?;

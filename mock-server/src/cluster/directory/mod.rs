@@ -1,8 +1,10 @@
 //! A real data directory whose server has been shut down.
 //!
 //! [`load`] checks that it can be served, [`walk`] lists what a base backup sends of it, [`exclude`] knows what is left out.
-//! Its WAL is read from `pg_wal`; new WAL is generated right behind the shutdown checkpoint and never written.
+//! Its WAL is read from `pg_wal`; new WAL is generated right behind the shutdown checkpoint and never written, with images of
+//! the blocks that [`blocks`] finds in it.
 
+mod blocks;
 mod exclude;
 mod load;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::lsn::Lsn;
 use crate::wal::record::{RECORD_HEADER_SIZE, RM_XLOG, RecordHeader, info, main_data_header};
 
-/// Usable bytes that each record of a run takes, padding included. Without a common divisor with a page's usable bytes but 8,
+/// Usable bytes that each NOOP of a run takes, padding included. Without a common divisor with a page's usable bytes but 8,
 /// so that page ends cut filler records at every place there is.
 pub(super) const SIZE: u64 = 1024;
 
@@ -14,7 +14,7 @@ const CHUNK: usize = 1024;
 const FULL: u32 = 1024 - 24 - 5;
 
 /// SplitMix64 of `seed` and a counter.
-fn mix(seed: u64, counter: u64) -> u64 {
+pub(super) fn mix(seed: u64, counter: u64) -> u64 {
     let mut word = seed.wrapping_add(counter.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -74,6 +74,19 @@ pub(super) fn body_crc(seed: u64, at: u64, length: u32) -> u32 {
         offset += part as u64;
     }
     crc
+}
+
+/// Writes all of the NOOP at `at`, whose main data is so long that its introduction has five bytes, and its padding.
+pub(super) fn write(seed: u64, at: u64, prev: Lsn, length: u32, output: &mut [u8]) {
+    let total = usize::try_from(total_length(length)).unwrap_or(usize::MAX);
+    let (record, padding) = output.split_at_mut(total.min(output.len()));
+    padding.fill(0);
+    let Some((head, body)) = record.split_first_chunk_mut::<RECORD_HEADER_SIZE>() else { return };
+    let introduction = main_data_header(length as usize);
+    let Some((start, content)) = body.split_at_mut_checked(introduction.len()) else { return };
+    start.copy_from_slice(&introduction);
+    data(seed, at, 0, content);
+    *head = header(prev, length).sealed(crc32c::crc32c(body)).encode();
 }
 
 /// The bytes from `skipped` on of the NOOP at `at`: header, main data, padding.

@@ -2,8 +2,8 @@
 
 use crate::lsn::Lsn;
 use crate::wal::page::{BKP_REMOVABLE, FIRST_IS_CONTRECORD, LongHeader, WAL_PAGE_SIZE, WalPageHeader};
-use crate::wal::record::{RECORD_HEADER_SIZE, RecordHeader};
 
+use super::run::{self, Scratch};
 use super::{Content, Entry, WalLog, WalLogConfig, WalLogError, filler};
 
 impl WalLog {
@@ -26,11 +26,12 @@ impl WalLog {
         }
         let mut at = from;
         let mut rest = buffer;
+        let mut scratch = Scratch::default();
         while !rest.is_empty() {
             let page = at.align_down(WAL_PAGE_SIZE);
             let room = usize::try_from(page + WAL_PAGE_SIZE - at).unwrap_or(usize::MAX).min(rest.len());
             let (part, after) = rest.split_at_mut(room);
-            self.read_in_page(page, at, part);
+            self.read_in_page(page, at, part, &mut scratch)?;
             at = at + room as u64;
             rest = after;
         }
@@ -38,21 +39,27 @@ impl WalLog {
     }
 
     /// Reads within one page.
-    fn read_in_page(&self, page: Lsn, at: Lsn, mut output: &mut [u8]) {
+    fn read_in_page(
+        &self,
+        page: Lsn,
+        at: Lsn,
+        mut output: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), WalLogError> {
         let first_usable = self.layout.usable(page);
         let Some(first_entry) = self.entry_at(first_usable.max(self.layout.usable(self.first))) else {
             output.fill(0);
-            return;
+            return Ok(());
         };
         if let Some(Entry { at, content: Content::Nothing, .. }) = self.entries.get(first_entry)
             && *at <= first_usable
         {
             output.fill(0);
-            return;
+            return Ok(());
         }
         let header_size = self.layout.header_size(page);
         if at - page < header_size {
-            let header = self.page_header(page, first_usable, first_entry).encode();
+            let header = self.page_header(page, first_usable, first_entry, scratch)?.encode();
             let skipped = usize::try_from(at - page).unwrap_or(usize::MAX);
             let header = header.get(skipped..).unwrap_or_default();
             let length = header.len().min(output.len());
@@ -66,12 +73,13 @@ impl WalLog {
         {
             let room = usize::try_from(entry.end - usable).unwrap_or(usize::MAX).min(output.len());
             let (part, after) = std::mem::take(&mut output).split_at_mut(room);
-            self.read_entry(entry, usable, part);
+            self.read_entry(entry, usable, part, scratch)?;
             usable += room as u64;
             output = after;
             index += 1;
         }
         output.fill(0);
+        Ok(())
     }
 
     /// The entry that holds a usable byte.
@@ -80,13 +88,22 @@ impl WalLog {
         self.entries.get(index).filter(|entry| entry.at <= usable).map(|_| index)
     }
 
-    fn page_header(&self, page: Lsn, first_usable: u64, entry: usize) -> WalPageHeader {
+    fn page_header(
+        &self,
+        page: Lsn,
+        first_usable: u64,
+        entry: usize,
+        scratch: &mut Scratch,
+    ) -> Result<WalPageHeader, WalLogError> {
         let WalLogConfig { version, system_identifier, timeline, segment_size, .. } = self.config;
         let changes = self.removable.partition_point(|change| change.0 <= first_usable);
         let removable = changes.checked_sub(1).and_then(|last| self.removable.get(last)).is_none_or(|change| change.1);
-        let remaining = self.entries.get(entry).map_or(0, |entry| self.remaining(entry, first_usable));
+        let remaining = match self.entries.get(entry) {
+            Some(entry) => self.remaining(entry, first_usable, scratch)?,
+            None => 0,
+        };
         let continues = if remaining > 0 { FIRST_IS_CONTRECORD } else { 0 };
-        WalPageHeader {
+        Ok(WalPageHeader {
             magic: version.wal_page_magic(),
             info: continues | if removable { BKP_REMOVABLE } else { 0 },
             timeline,
@@ -97,61 +114,46 @@ impl WalLog {
                 segment_size: u32::try_from(segment_size.bytes()).unwrap_or(u32::MAX),
                 page_size: 8192,
             }),
-        }
+        })
     }
 
     /// Bytes from `usable` on of a record that began before.
-    fn remaining(&self, entry: &Entry, usable: u64) -> u32 {
+    fn remaining(&self, entry: &Entry, usable: u64, scratch: &mut Scratch) -> Result<u32, WalLogError> {
         let into = usable.saturating_sub(entry.at);
         let (length, into) = match &entry.content {
             Content::Record(record) => (record.encode(self.config.version, 0, entry.prev).header().total_length, into),
             Content::Noop { length, .. } => (filler::total_length(*length), into),
-            Content::Run => {
-                let into = into % filler::SIZE;
-                (filler::total_length(filler::length(self.config.seed, usable - into)), into)
+            Content::Run { images } => {
+                let member = self.member(entry, *images, usable.max(entry.at), scratch)?;
+                (member.length(scratch), usable.saturating_sub(member.at))
             }
             Content::Nothing => (0, 0),
         };
-        if into == 0 { 0 } else { u32::try_from(u64::from(length).saturating_sub(into)).unwrap_or(u32::MAX) }
+        let left = u32::try_from(u64::from(length).saturating_sub(into)).unwrap_or(u32::MAX);
+        Ok(if into == 0 { 0 } else { left })
     }
 
     /// Reads usable bytes of one entry, without page headers.
-    fn read_entry(&self, entry: &Entry, usable: u64, output: &mut [u8]) {
+    fn read_entry(
+        &self,
+        entry: &Entry,
+        usable: u64,
+        output: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), WalLogError> {
         let skipped = usable - entry.at;
         match &entry.content {
             Content::Nothing => output.fill(0),
             Content::Record(record) => {
                 let bytes = record.encode(self.config.version, 0, entry.prev).encode();
-                let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
-                let bytes = bytes.get(skipped..).unwrap_or_default();
-                let length = bytes.len().min(output.len());
-                output[..length].copy_from_slice(&bytes[..length]);
-                output[length..].fill(0);
+                run::copy(&bytes, skipped, output);
             }
             Content::Noop { length, body_crc } => {
                 let header = filler::header(entry.prev, *length).sealed(*body_crc);
                 filler::read(self.config.seed, entry.at, &header, *length, skipped, output);
             }
-            Content::Run => self.read_run(entry, usable, output),
+            Content::Run { images } => self.read_run(entry, *images, usable, output, scratch)?,
         }
-    }
-
-    fn read_run(&self, entry: &Entry, mut usable: u64, mut output: &mut [u8]) {
-        let seed = self.config.seed;
-        while !output.is_empty() {
-            let into = (usable - entry.at) % filler::SIZE;
-            let at = usable - into;
-            let prev = if at == entry.at { entry.prev } else { self.layout.start(at - filler::SIZE) };
-            let length = filler::length(seed, at);
-            let mut header: RecordHeader = filler::header(prev, length);
-            if into < RECORD_HEADER_SIZE as u64 {
-                header = header.sealed(filler::body_crc(seed, at, length));
-            }
-            let room = usize::try_from(filler::SIZE - into).unwrap_or(usize::MAX).min(output.len());
-            let (part, after) = std::mem::take(&mut output).split_at_mut(room);
-            filler::read(seed, at, &header, length, into, part);
-            usable += room as u64;
-            output = after;
-        }
+        Ok(())
     }
 }

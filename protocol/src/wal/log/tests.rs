@@ -1,8 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::page::BLOCK_SIZE;
 use crate::wal::page::LONG_HEADER_SIZE;
 use crate::wal::reader::{ReadRecord, WalReader, WalReaderConfig, WalTail};
+use crate::wal::record::block::{BlockImage, BlockReference, BlockTag, RelFileLocator};
+use crate::wal::record::{RM_XLOG, info};
 
 pub(crate) const SYSTEM: u64 = 7_710_437_665_680_982_376;
 
@@ -262,6 +265,94 @@ fn refuses_reads_of_what_is_not_there() {
     log.switch();
 }
 
+/// Blocks with holes of every size, one with something in its hole, one that was never written.
+#[derive(Debug)]
+struct Pages;
+
+impl Pages {
+    fn page(number: u64) -> [u8; BLOCK_SIZE] {
+        let mut page = [0; BLOCK_SIZE];
+        if number == 0 {
+            return page;
+        }
+        page.fill(u8::try_from(number % 251).unwrap() + 1);
+        let lower = u16::try_from(24 + number % 600).unwrap();
+        let upper = u16::try_from(8192 - (number * 97) % 7500).unwrap();
+        page[12..14].copy_from_slice(&lower.to_le_bytes());
+        page[14..16].copy_from_slice(&upper.to_le_bytes());
+        if lower < upper && !number.is_multiple_of(7) {
+            page[usize::from(lower)..usize::from(upper)].fill(0);
+        }
+        page
+    }
+}
+
+impl Blocks for Pages {
+    fn count(&self) -> u64 {
+        1000
+    }
+
+    fn read(&self, number: u64, page: &mut [u8; BLOCK_SIZE]) -> io::Result<BlockTag> {
+        *page = Self::page(number);
+        let locator = RelFileLocator { tablespace: 1663, database: 5, relation: 16_384 };
+        Ok(BlockTag { locator, fork: 0, block: u32::try_from(number).unwrap() })
+    }
+}
+
+/// What replay makes of an image: the bytes of a record that follow its layout.
+fn restored(image: BlockImage, bytes: &[u8]) -> Vec<u8> {
+    let (before, after) = bytes.split_at(image.hole_offset.into());
+    [before, &vec![0; image.hole_length.into()], after].concat()
+}
+
+#[test]
+fn images_restore_the_blocks_they_are_of() {
+    for version in current() {
+        let mut log = WalLog::new(config(version, 0x20_0028, 1 << 20)).unwrap();
+        log.set_blocks(Arc::new(Pages));
+        log.fill(2_000_000);
+        log.insert(Record::NextOid(1));
+        log.fill(1_000_000);
+        assert_eq!(log.plan_len(), 3);
+        let whole = bytes(&log);
+        let (mut images, mut holes) = (0, 0);
+        for read in records(&log) {
+            let [BlockReference { tag, image: Some(image), .. }] = read.layout.blocks[..] else { continue };
+            assert_eq!((read.header.resource_manager, read.header.info), (RM_XLOG, info::FPI));
+            // Its bytes without the page headers between them.
+            let from = log.layout.usable(read.start) + u64::from(read.header.total_length - u32::from(image.length));
+            let offset = |usable| usize::try_from(log.layout.start(usable) - log.first()).unwrap();
+            let bytes: Vec<_> = (from..).take(image.length.into()).map(|usable| whole[offset(usable)]).collect();
+            assert_eq!(restored(image, &bytes), Pages::page(tag.block.into()), "block {}", tag.block);
+            images += 1;
+            holes += usize::from(image.hole_length > 0);
+        }
+        assert!(images > 150 && holes > 50 && holes < images, "{holes} of {images}");
+    }
+}
+
+#[derive(Debug)]
+struct Unreadable;
+
+impl Blocks for Unreadable {
+    fn count(&self) -> u64 {
+        1
+    }
+
+    fn read(&self, _: u64, _: &mut [u8; BLOCK_SIZE]) -> io::Result<BlockTag> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+#[test]
+fn a_block_that_cannot_be_read_is_an_error() {
+    let mut log = WalLog::new(config(ServerVersion::V15, 0x20_0028, 1 << 20)).unwrap();
+    log.set_blocks(Arc::new(Unreadable));
+    log.fill(100);
+    let error = log.read(log.first(), &mut [0; 100]).unwrap_err().to_string();
+    assert_eq!(error, "could not read the block of a full-page image: entity not found");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Insert(Record),
@@ -288,8 +379,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A log that holds `steps`, on a segment of 1 MiB.
-fn build(version: ServerVersion, steps: &[Step]) -> WalLog {
+fn build(version: ServerVersion, images: bool, steps: &[Step]) -> WalLog {
     let mut log = WalLog::new(config(version, 0x20_0028, 1 << 20)).unwrap();
+    if images {
+        log.set_blocks(Arc::new(Pages));
+    }
     for step in steps {
         match step {
             Step::Insert(record) => drop(log.insert(record.clone())),
@@ -297,7 +391,7 @@ fn build(version: ServerVersion, steps: &[Step]) -> WalLog {
             Step::Fill(bytes) => {
                 let target = log.insert_position() + *bytes;
                 let end = log.fill(*bytes);
-                assert!(target <= end && end < target + 2048);
+                assert!(target <= end && end < target + if images { 11 << 10 } else { 2 << 10 });
             }
             Step::Switch => drop(log.switch()),
             Step::Checkpoint => drop(log.online_checkpoint()),
@@ -322,10 +416,11 @@ proptest! {
     #[test]
     fn any_log_is_valid_and_reads_the_same_in_pieces(
         version in version(),
+        images: bool,
         steps in proptest::collection::vec(step(), 1..8),
         pieces in proptest::collection::vec(1_usize..20_000, 1..12),
     ) {
-        let log = build(version, &steps);
+        let log = build(version, images, &steps);
         let whole = bytes(&log);
         let mut reader = reader(&log);
         let mut at = 0;
@@ -350,10 +445,11 @@ proptest! {
     #[test]
     fn what_is_not_forgotten_stays_as_it_was(
         version in version(),
+        images: bool,
         steps in proptest::collection::vec(step(), 1..12),
         which: prop::sample::Index,
     ) {
-        let mut log = build(version, &steps);
+        let mut log = build(version, images, &steps);
         let whole = bytes(&log);
         prop_assume!(!whole.is_empty());
         let before = log.first();
@@ -365,12 +461,13 @@ proptest! {
     #[test]
     fn a_damaged_record_is_refused(
         version in version(),
+        images: bool,
         steps in proptest::collection::vec(step(), 1..5),
         which: prop::sample::Index,
         within: prop::sample::Index,
         flip in 1_u8..,
     ) {
-        let log = build(version, &steps);
+        let log = build(version, images, &steps);
         let mut whole = bytes(&log);
         let all = records(&log);
         prop_assume!(!all.is_empty());

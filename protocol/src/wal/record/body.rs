@@ -130,11 +130,13 @@ impl Record {
     }
 
     /// The meaning of `record`, written by a server of `version`. Records of other resource managers, and kinds that are
-    /// not listed here, are [`Other`](Self::Other); a known kind with a body of another size is an error.
+    /// not listed here, are [`Other`](Self::Other); a body that no server writes and a known kind with a body of another size
+    /// are errors.
     pub fn decode(version: ServerVersion, record: &XLogRecord) -> Result<Self, RecordError> {
         let XLogRecord { resource_manager, info, .. } = *record;
         let other = Self::Other { resource_manager, info };
-        let Some(data) = record.main_data() else { return Ok(other) };
+        let layout = record.layout(version)?;
+        let data = record.main_data(&layout);
         let meaning = match resource_manager {
             RM_XLOG => Self::decode_xlog(version, info & info::MASK, data)?,
             RM_STANDBY if info & info::MASK == info::RUNNING_XACTS => Some(Self::RunningXacts(running_xacts(data)?)),
@@ -148,7 +150,7 @@ impl Record {
         let exactly = |kind, size| if length == size { Ok(()) } else { Err(RecordError::Body { kind, length }) };
         let checkpoint = |kind| {
             let bytes = data.try_into().map_err(|_| RecordError::Body { kind, length })?;
-            Ok(CheckPoint::decode(bytes))
+            Ok::<_, RecordError>(CheckPoint::decode(bytes))
         };
         Ok(Some(match info {
             info::CHECKPOINT_SHUTDOWN => Self::CheckpointShutdown(checkpoint("CHECKPOINT_SHUTDOWN")?),
