@@ -9,7 +9,6 @@ mod ways;
 
 use std::fs;
 use std::io::Write;
-use std::str::FromStr;
 
 use backstop_mock::config::{Config, Role};
 use backstop_protocol::version::ServerVersion;
@@ -17,13 +16,8 @@ use backstop_scenarios::postgres::Installation;
 
 use self::backup::Backup;
 use self::ways::{AT_HOME, EVERYWHERE, Way};
-use crate::installations;
 use crate::served::{Served, said, small};
-
-/// The release of the server that a tool belongs to.
-fn own(tool: &Installation) -> ServerVersion {
-    ServerVersion::from_str(&tool.major().to_string()).unwrap()
-}
+use crate::{installations, own};
 
 /// Takes backups in some ways from one server.
 fn take<'a>(tool: &Installation, config: Config, ways: impl IntoIterator<Item = &'a Way>) {

@@ -3,9 +3,8 @@
 use backstop_mock::config::Config;
 
 use super::backup::Backup;
-use super::own;
-use crate::installations;
 use crate::served::{Served, said, small};
+use crate::{installations, own};
 
 /// Options, and the words of the server.
 const REFUSED: [(&[&str], &str); 8] = [

@@ -3,9 +3,8 @@
 use backstop_protocol::lsn::Lsn;
 
 use super::backup::Backup;
-use super::own;
-use crate::installations;
 use crate::served::{Served, said, small};
+use crate::{installations, own};
 
 #[test]
 fn a_temporary_slot_goes_with_its_connection() {

@@ -6,9 +6,8 @@ use std::path::Path;
 use backstop_mock::config::Config;
 
 use super::backup::Backup;
-use super::own;
-use crate::installations;
 use crate::served::{Served, TABLESPACES, said, small};
+use crate::{installations, own};
 
 #[test]
 fn a_backup_into_the_black_hole_leaves_nothing() {
