@@ -177,6 +177,18 @@ fn epoch(seed: u64) -> i64 {
     NEW_YEAR_2026 + i64::try_from(offset).unwrap_or(0)
 }
 
+/// What a promotion makes of a file that had made the server a standby.
+fn left_recovery(mut entry: Entry) -> Option<Entry> {
+    match entry.name.as_slice() {
+        b"standby.signal" => None,
+        b"recovery.conf" => {
+            entry.name = b"recovery.done".to_vec();
+            Some(entry)
+        }
+        _ => Some(entry),
+    }
+}
+
 impl Cluster {
     /// A cluster as `config` describes it.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
@@ -358,7 +370,15 @@ impl Cluster {
     /// `backstop.changed_blocks`). A data directory never changes.
     pub fn entries_at(&self, oid: Option<u32>, position: Lsn) -> io::Result<Entries> {
         let entries: Entries = match &self.inner.files {
-            Files::Synthetic { files, .. } => Box::new(files.entries(oid, position).map(Ok)),
+            Files::Synthetic { files, .. } => {
+                let promoted = !self.in_recovery();
+                Box::new(
+                    files
+                        .entries(oid, position)
+                        .filter_map(move |entry| if promoted { left_recovery(entry) } else { Some(entry) })
+                        .map(Ok),
+                )
+            }
             Files::Directory(directory) => directory.entries(oid)?,
         };
         let old = oid.is_none().then(|| self.old_label_files()).flatten();

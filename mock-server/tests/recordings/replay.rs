@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use backstop_mock::Server;
+use backstop_mock::fault::ShutdownMode;
 use backstop_protocol::version::ServerVersion;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
@@ -76,6 +77,7 @@ struct Replay<'a> {
     /// NoticeResponse messages that came.
     notices: usize,
     in_copy_both: bool,
+    early_keepalives: usize,
     said_terminate: bool,
     salt: [u8; 4],
     scram: Option<ScramSha256>,
@@ -105,6 +107,7 @@ impl<'a> Replay<'a> {
             copied: 0,
             notices: 0,
             in_copy_both: false,
+            early_keepalives: 0,
             said_terminate: false,
             salt: [0; 4],
             scram: None,
@@ -144,6 +147,12 @@ impl<'a> Replay<'a> {
         match deed {
             Deed::Act(action) => self.server.act(action),
             Deed::Grow(bytes) => cluster.grow_wal(*bytes),
+            Deed::Set(name, value) => cluster.set(name, value).map_err(|problem| problem.to_string())?,
+            Deed::Restart => {
+                self.server.shut_down(ShutdownMode::Immediate);
+                self.server.begin_start(PATIENCE);
+            }
+            Deed::Wait(span) => tokio::time::sleep(*span).await,
             Deed::FourSegments => {
                 for _ in 0..4 {
                     cluster.grow_wal(10_000);
@@ -164,7 +173,8 @@ impl<'a> Replay<'a> {
             }
             Deed::Stream(slot) => {
                 let mut peer = Peer::start(self.server, "repl", false).await?;
-                let command = format!("START_REPLICATION SLOT {slot} PHYSICAL {}\0", cluster.flush_position());
+                let slot = slot.map(|slot| format!("SLOT {slot} ")).unwrap_or_default();
+                let command = format!("START_REPLICATION {slot}PHYSICAL {}\0", cluster.flush_position());
                 peer.send_message(b'Q', command.as_bytes()).await;
                 peer.hear(PATIENCE).await;
                 self.others.push(peer);
@@ -285,7 +295,7 @@ impl<'a> Replay<'a> {
                 }
                 Ok(())
             }
-            Back::Wal { start, end, .. } => self.expect_wal(*start, *end).await,
+            Back::Wal { start, end, keepalives, .. } => self.expect_wal(*start, *end, *keepalives).await,
             Back::Run { content, messages, largest, last, head, tail } => {
                 let limit = if limited { *messages } else { u64::MAX };
                 let run = self.run(content, limit).await?;
@@ -355,8 +365,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    async fn expect_wal(&mut self, start: Option<u64>, end: u64) -> Result<(), String> {
-        let (mut first, mut next, mut keepalives) = (None, 0, 0);
+    async fn expect_wal(&mut self, start: Option<u64>, end: u64, recorded_keepalives: usize) -> Result<(), String> {
+        let (mut first, mut next, mut keepalives) = (None, 0, std::mem::take(&mut self.early_keepalives));
         loop {
             match self.peer.hear(QUIET).await {
                 Heard::Message(b'd', body) if body.first() == Some(&b'w') && body.len() >= 25 => {
@@ -375,6 +385,8 @@ impl<'a> Replay<'a> {
                 Heard::Silence | Heard::End => break,
             }
         }
+        // A keepalive that was recorded behind what the client said about the WAL before it.
+        self.early_keepalives = keepalives.saturating_sub(recorded_keepalives);
         match (start, first) {
             (Some(start), Some(first)) => {
                 self.same.lsn(start, first)?;

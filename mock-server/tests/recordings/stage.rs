@@ -1,9 +1,12 @@
 //! What a server had to be, and what befell it, for a recorded session: notes say a part of it, the script that recorded did
 //! the rest.
 
+use std::time::Duration;
+
 use backstop_mock::Server;
 use backstop_mock::config::{Auth, Config, DamagedPages, ExtraFile, ExtraFileKind, Role, TablespaceConfig};
 use backstop_mock::fault::{Action, ShutdownMode};
+use backstop_mock::units::Span;
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::version::ServerVersion;
 
@@ -36,6 +39,12 @@ pub(crate) enum Deed {
     Act(Action),
     /// WAL is written, about so many bytes.
     Grow(u64),
+    /// A setting is changed and the configuration reloaded.
+    Set(&'static str, &'static str),
+    /// The server is stopped at once, and started again.
+    Restart,
+    /// So much time passes.
+    Wait(Duration),
     /// Four segments of WAL are written, each with a checkpoint.
     FourSegments,
     /// A full backup is taken, for the incremental ones that follow.
@@ -46,8 +55,8 @@ pub(crate) enum Deed {
     RemoveSummaries,
     /// Other walsenders connect and stay.
     Crowd(usize),
-    /// Another walsender streams from a slot.
-    Stream(&'static str),
+    /// Another walsender streams, perhaps from a slot.
+    Stream(Option<&'static str>),
     /// The other walsenders hang up.
     Leave,
     /// A CancelRequest with the session's key.
@@ -96,6 +105,10 @@ pub(crate) fn set(session: &Session, version: ServerVersion) -> Result<Stage, St
 /// Where the WAL of the server stood.
 fn wal_start(session: &Session) -> u64 {
     let first = session.first_lsn().unwrap_or(3 * SEGMENT + 0x28);
+    if session.name == "stream-errors" {
+        // It began with a position five segments ahead of the server's.
+        return first - 5 * SEGMENT;
+    }
     let backup = session.events.iter().find_map(|event| match event {
         Event::Front(front) => front.sql.clone(),
         _ => None,
@@ -124,7 +137,7 @@ fn config(session: &Session, version: ServerVersion) -> Config {
             set("archive_mode", "on");
             set("archive_command", if session.name == "archiving" { "/bin/true" } else { "/bin/false" });
         }
-        "stream-wal-sender-timeout" => set("wal_sender_timeout", "1s"),
+        "hot-standby-off" => set("hot_standby", "off"),
         "without-summaries" => {}
         _ if session.group == "incremental" && version.has_incremental() => {
             set("summarize_wal", "on");
@@ -214,7 +227,7 @@ fn deeds(session: &Session, version: ServerVersion) -> Vec<(When, Deed)> {
     match session.name.as_str() {
         "too-many" => vec![(When::First, Deed::Crowd(5))],
         "slots" => vec![
-            (When::Note("a second walsender now streams"), Deed::Stream("s1")),
+            (When::Note("a second walsender now streams"), Deed::Stream(Some("s1"))),
             (When::Before("READ_REPLICATION_SLOT s1", 3), Deed::Leave),
             (When::Before("DROP_REPLICATION_SLOT s1", 2), Deed::Leave),
         ],
@@ -226,15 +239,30 @@ fn deeds(session: &Session, version: ServerVersion) -> Vec<(When, Deed)> {
             (When::Note("SQL activity"), Deed::Grow(100_000)),
             (When::Note("pg_switch_wal"), Deed::Act(Action::SwitchWal {})),
         ],
-        "stream-slot" => vec![(When::Note("max_slot_wal_keep_size"), Deed::FourSegments)],
+        "stream-slot" if version >= ServerVersion::V13 => {
+            let note = "max_slot_wal_keep_size";
+            vec![
+                (When::Note(note), Deed::Set("max_slot_wal_keep_size", "1MB")),
+                (When::Note(note), Deed::FourSegments),
+                (When::Before("DROP_REPLICATION_SLOT st1", 1), Deed::Set("max_slot_wal_keep_size", "-1")),
+            ]
+        }
+        "stream-wal-sender-timeout" => vec![(When::Started, Deed::Set("wal_sender_timeout", "1s"))],
         "stream-removed" => vec![(When::First, Deed::FourSegments)],
         "promoted-during-backup" => vec![(When::Note("pg_ctl promote"), Deed::Act(Action::Promote {}))],
         "stream-across-promotion" => vec![(When::After(b'W'), Deed::Act(Action::Promote {}))],
-        "shutting-down-connect" => vec![(When::First, shutdown(ShutdownMode::Fast))],
+        "shutting-down-connect" => vec![(When::First, Deed::Stream(None)), (When::First, shutdown(ShutdownMode::Fast))],
         name if name.starts_with("fast-shutdown") => vec![(moment, shutdown(ShutdownMode::Fast))],
         name if name.starts_with("immediate-shutdown") => vec![(moment, shutdown(ShutdownMode::Immediate))],
         name if name.starts_with("crash") => vec![(moment, crash())],
-        name if name.starts_with("after-crash") || name.starts_with("starting-up") => vec![(When::First, crash())],
+        // The second refusal was another one: replay had begun.
+        "after-crash-connect-2" => {
+            let restart_after = Some(Span(Duration::from_secs(4)));
+            let crash = Deed::Act(Action::Crash { restart_after });
+            vec![(When::First, crash), (When::First, Deed::Wait(Duration::from_secs(3)))]
+        }
+        name if name.starts_with("after-crash") => vec![(When::First, crash())],
+        name if name.starts_with("starting-up") => vec![(When::First, Deed::Restart)],
         _ => Vec::new(),
     }
 }

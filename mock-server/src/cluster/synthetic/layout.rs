@@ -192,8 +192,12 @@ fn top_level(builder: &mut Builder, config: &Config, version: ServerVersion, tab
         builder.bytes("postgresql.auto.conf", small::auto_conf());
     }
     builder.bytes("postgresql.conf", small::conf(config, version));
-    if config.role == Role::Standby && version.has_signal_files() {
-        builder.bytes("standby.signal", Vec::new());
+    if config.role == Role::Standby {
+        if version.has_signal_files() {
+            builder.bytes("standby.signal", Vec::new());
+        } else {
+            builder.bytes("recovery.conf", b"standby_mode = 'on'\n".to_vec());
+        }
     }
 }
 
