@@ -202,7 +202,7 @@ impl Cluster {
             state.wal.backup_end(backup.start)
         };
         self.inner.publish(&state);
-        Ok(BackupEnd { end, timeline: state.wal.timeline() })
+        Ok(BackupEnd { end, timeline: state.wal.timeline_at(end) })
     }
 
     /// How many base backups run, exclusive ones included: while it is not zero, the server forces full pages into WAL

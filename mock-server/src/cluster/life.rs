@@ -5,63 +5,12 @@ use std::time::Duration;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::{TimelineHistory, TimelineId};
-use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
+use backstop_protocol::wal_file::WalFileName;
 use tokio::time::Instant;
 
-use super::{Cluster, Inner, SlotState, State, WalReadError};
-
-impl State {
-    /// `KeepLogSeg`: the oldest segment that a slot or `wal_keep_size` keeps, of a log that ends here.
-    pub(super) fn oldest_kept_segment(&self, size: WalSegmentSize) -> u64 {
-        let current = size.segment_of(self.wal.flush_position());
-        let segments = |bytes: u64| bytes / size.bytes();
-        let mut keep = current;
-        if let Some(needed) = self.slots.oldest_restart() {
-            let allowed = self.limits.slot_keep.map_or(0, |bytes| current.saturating_sub(segments(bytes)));
-            keep = keep.min(size.segment_of(needed).max(allowed));
-        }
-        keep.min(current.saturating_sub(segments(self.limits.keep)).max(1))
-    }
-}
+use super::{Cluster, Inner, State, WalReadError};
 
 impl Inner {
-    /// `KeepLogSeg` and `RemoveOldXlogFiles`, as after a checkpoint: WAL before its redo point goes, except what a slot or
-    /// `wal_keep_size` holds back, `max_slot_wal_keep_size` permitting, and except what a running backup needs (see
-    /// [`Cluster::start_backup`]) or the summarizer, which looks at it first.
-    pub(super) fn remove_old_wal(&self, state: &mut State) {
-        self.summarize(state);
-        let size = self.facts.segment_size;
-        let redo = size.segment_of(state.wal.checkpoint_at().redo);
-        let mut keep = redo.min(state.oldest_kept_segment(size));
-        if let Some(needed) = state.backups.oldest_needed() {
-            keep = keep.min(size.segment_of(needed));
-        }
-        if let Some(unsummarized) = state.summaries.unsummarized() {
-            keep = keep.min(size.segment_of(unsummarized));
-        }
-        self.remove_before(state, keep);
-    }
-
-    /// Removes segments, and invalidates the slots that needed them. Whoever holds one is terminated.
-    fn remove_before(&self, state: &mut State, segment: u64) -> Vec<SlotState> {
-        state.wal.remove_before(segment);
-        let oldest = state.wal.oldest();
-        let lost = state.slots.invalidate_before(oldest);
-        self.condemn(&lost);
-        lost
-    }
-
-    /// Terminates the sessions that hold the slots, and tells those who wait for them.
-    fn condemn(&self, lost: &[SlotState]) {
-        let pids: Vec<_> = lost.iter().filter_map(|slot| slot.active_pid).collect();
-        if !pids.is_empty() {
-            self.condemned.send_modify(|condemned| condemned.extend(pids));
-        }
-        if !lost.is_empty() {
-            self.slot_freed.notify_waiters();
-        }
-    }
-
     /// Writes a checkpoint, or makes a restartpoint of one that has just been replayed. Either saves the slots.
     fn checkpoint(&self, state: &mut State) {
         state.wal.checkpoint();
@@ -180,13 +129,6 @@ impl Cluster {
         self.inner.checkpoint(&mut self.inner.lock());
     }
 
-    /// Removes every segment through `through`, whatever its timeline, needed or not (a fault), and returns the slots that
-    /// this invalidated, as they were before. A name that no segment of this size can have removes nothing.
-    pub fn recycle_wal(&self, through: WalFileName) -> Vec<SlotState> {
-        let Some(segment) = through.segment(self.segment_size()) else { return Vec::new() };
-        self.inner.remove_before(&mut self.inner.lock(), segment.saturating_add(1))
-    }
-
     /// Ends recovery on a new timeline (`pg_promote`).
     pub fn promote(&self) -> Result<TimelineId, Diagnostic> {
         let mut state = self.inner.lock();
@@ -197,6 +139,20 @@ impl Cluster {
         state.in_recovery = false;
         let timeline = state.wal.promote(self.inner.epoch);
         self.inner.summarize(&mut state);
+        self.inner.publish(&state);
+        Ok(timeline)
+    }
+
+    /// Lets a standby follow its primary to a new timeline: another standby was promoted, and this one replays what that one
+    /// writes. It stays a standby; what streams the old timeline from it comes to the end of that.
+    pub fn follow_promotion(&self) -> Result<TimelineId, Diagnostic> {
+        let mut state = self.inner.lock();
+        if !state.in_recovery {
+            let refusal = Diagnostic::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "recovery is not in progress");
+            return Err(refusal);
+        }
+        let timeline = state.wal.promote(self.inner.epoch);
+        state.min_recovery_point = state.wal.flush_position();
         self.inner.publish(&state);
         Ok(timeline)
     }

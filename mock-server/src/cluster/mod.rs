@@ -13,6 +13,7 @@ mod ground_truth;
 mod life;
 mod logical;
 mod reload;
+mod retention;
 mod running_backups;
 mod server_files;
 mod settings;
@@ -438,7 +439,7 @@ impl Cluster {
         if state.in_recovery {
             control.state = DbState::InArchiveRecovery;
             control.min_recovery_point = state.min_recovery_point;
-            control.min_recovery_timeline = state.wal.timeline();
+            control.min_recovery_timeline = state.wal.timeline_at(state.min_recovery_point);
         } else {
             control.state = DbState::InProduction;
             control.min_recovery_point = Lsn::INVALID;

@@ -361,24 +361,6 @@ impl Cluster {
         }
     }
 
-    /// `GetWALAvailability` and what `pg_replication_slots` makes of it. None: the slot keeps nothing.
-    pub fn wal_status(&self, slot: &SlotState) -> Option<WalStatus> {
-        if slot.invalidation_reason.is_some() {
-            return Some(WalStatus::Lost);
-        }
-        let (size, state) = (self.segment_size(), self.inner.lock());
-        let segment = size.segment_of(slot.restart_lsn?);
-        let current = size.segment_of(state.wal.flush_position());
-        let within = current.saturating_sub(state.limits.max_wal_size / size.bytes() + 1).max(1);
-        Some(if segment >= state.oldest_kept_segment(size) {
-            if segment >= within { WalStatus::Reserved } else { WalStatus::Extended }
-        } else if segment >= size.segment_of(state.wal.oldest()) || slot.active_pid.is_some() {
-            WalStatus::Unreserved
-        } else {
-            WalStatus::Lost
-        })
-    }
-
     /// A slot as READ_REPLICATION_SLOT sees it.
     pub fn read_slot(&self, name: &str) -> Option<SlotState> {
         self.inner.lock().slots.get(name).cloned()

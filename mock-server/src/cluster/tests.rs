@@ -442,6 +442,115 @@ fn a_standby_serves_its_restartpoint() {
 }
 
 #[test]
+fn the_backup_of_a_standby_ends_where_its_files_are_consistent() {
+    let cluster = cluster(|config| {
+        config.role = Role::Standby;
+        config.version = ServerVersion::V15;
+    });
+    cluster.grow_wal(1 << 20);
+    let replayed = cluster.flush_position();
+    let backup = cluster.start_backup("x", true).expect("a backup");
+    assert!(backup.start < replayed, "the restartpoint lies back");
+    cluster.grow_wal(1 << 20);
+    let control = ControlFile::decode(&cluster.control_file().expect("bytes")).expect("a control file");
+    assert_eq!(control.min_recovery_point, replayed);
+    let end = cluster.stop_backup(backup).expect("its end");
+    assert_eq!((end.end, end.timeline), (replayed, TimelineId(1)));
+    // A restartpoint writes what was replayed since.
+    let backup = cluster.start_backup("x", true).expect("a backup");
+    cluster.grow_wal(1 << 20);
+    cluster.checkpoint();
+    let restartpoint = cluster.flush_position();
+    cluster.grow_wal(1 << 20);
+    assert_eq!(cluster.stop_backup(backup).expect("its end").end, restartpoint);
+}
+
+#[test]
+fn the_backup_of_a_standby_can_end_on_another_timeline() {
+    let cluster = cluster(|config| config.role = Role::Standby);
+    let backup = cluster.start_backup("x", true).expect("a backup");
+    assert_eq!(cluster.follow_promotion(), Ok(TimelineId(2)));
+    assert!(cluster.in_recovery());
+    let start = backup.timeline;
+    let end = cluster.stop_backup(backup).expect("its end");
+    assert_eq!((start, end.timeline, end.end), (TimelineId(1), TimelineId(2), cluster.flush_position()));
+    assert_eq!(cluster.history_timelines(), [TimelineId(2)]);
+    assert_wal_is_valid(&cluster, cluster.segment_size().round_down(end.end));
+    assert!(super::tests::cluster(|_| ()).follow_promotion().is_err(), "a primary follows nobody");
+}
+
+#[test]
+fn a_standby_refuses_backups_without_full_page_images() {
+    for (version, since, during) in [
+        (
+            ServerVersion::V12,
+            "WAL generated with full_page_writes=off was replayed since last restartpoint",
+            "WAL generated with full_page_writes=off was replayed during online backup",
+        ),
+        (
+            ServerVersion::V18,
+            "WAL generated with \"full_page_writes=off\" was replayed since last restartpoint",
+            "WAL generated with \"full_page_writes=off\" was replayed during online backup",
+        ),
+    ] {
+        let cluster = cluster(|config| {
+            config.role = Role::Standby;
+            config.version = version;
+        });
+        let backup = cluster.start_backup("x", true).expect("a backup");
+        cluster.set("full_page_writes", "off").expect("a setting");
+        assert_eq!(cluster.stop_backup(backup).expect_err("cannot be cured").message, during);
+        let refusal = cluster.start_backup("x", true).expect_err("still in doubt");
+        assert_eq!(refusal.message, since);
+        let primary = if version < ServerVersion::V14 { "the master" } else { "the primary" };
+        assert!(refusal.hint.is_some_and(|hint| hint.contains(&format!("run CHECKPOINT on {primary},"))));
+        cluster.checkpoint();
+        assert!(cluster.start_backup("x", true).is_err(), "the checkpoint was written without, too");
+        cluster.set("full_page_writes", "on").expect("a setting");
+        assert!(cluster.start_backup("x", true).is_err(), "no checkpoint yet");
+        cluster.checkpoint();
+        cluster.start_backup("x", true).expect("safe again");
+        assert_wal_is_valid(&cluster, cluster.oldest_wal());
+    }
+    let primary = cluster(|config| drop(config.settings.insert("full_page_writes".to_owned(), "off".to_owned())));
+    primary.start_backup("x", true).expect("a backup of a primary forces them");
+}
+
+#[test]
+fn wal_goes_on_behind_every_kind_of_end() {
+    for version in ServerVersion::ALL.into_iter().filter(|version| *version >= ServerVersion::V12) {
+        let cluster = cluster(|config| config.version = version);
+        cluster.grow_wal(1 << 20);
+        let backup = cluster.start_backup("x", true).expect("a backup");
+        cluster.crash();
+        drop(backup);
+        cluster.start_up().expect("recovered");
+        cluster.grow_wal(1 << 20);
+        cluster.shut_down();
+        let shut_down = cluster.flush_position();
+        cluster.start_up().expect("started");
+        assert_eq!(cluster.flush_position(), shut_down, "nothing to recover");
+        cluster.set("full_page_writes", "off").expect("a setting");
+        cluster.checkpoint();
+        assert_wal_is_valid(&cluster, cluster.oldest_wal());
+    }
+}
+
+#[test]
+fn removed_wal_of_an_ended_timeline_is_that_of_its_successor() {
+    let cluster = cluster(|config| config.role = Role::Standby);
+    cluster.promote().expect("a standby");
+    cluster.switch_wal();
+    cluster.recycle_wal(wal_file("000000020000000000000002"));
+    let gone =
+        |timeline, at: &str| cluster.read_wal(TimelineId(timeline), lsn(at), &mut [0]).expect_err("gone").to_string();
+    let removed = |name: &str| format!("requested WAL segment {name} has already been removed");
+    assert_eq!(gone(1, "0/2000000"), removed("000000020000000000000002"));
+    assert_eq!(gone(1, "0/1000000"), removed("000000010000000000000001"));
+    assert_eq!(gone(2, "0/2000000"), removed("000000020000000000000002"));
+}
+
+#[test]
 fn promotion_begins_a_timeline_and_fails_backups() {
     for (version, after) in [(ServerVersion::V15, "0/2000180"), (ServerVersion::V18, "0/20001A8")] {
         let cluster = cluster(|config| {

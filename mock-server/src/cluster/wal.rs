@@ -138,6 +138,12 @@ impl Wal {
         self.segment_size.start_of(self.oldest_segment)
     }
 
+    /// The timeline on which the record that ends at `position` was written.
+    pub(super) fn timeline_at(&self, position: Lsn) -> TimelineId {
+        let switch = self.history.switches.iter().find(|switch| position <= switch.at);
+        switch.map_or(self.timeline(), |switch| switch.parent)
+    }
+
     /// The history file of `timeline`.
     pub(super) fn history(&self, timeline: TimelineId) -> Option<TimelineHistory> {
         let ancestors = self.history.switches.iter().take_while(|switch| switch.parent < timeline);
@@ -271,10 +277,18 @@ impl Wal {
             None if timeline == self.timeline() => self.flush_position(),
             None => return Err(WalReadError::NotThere),
         };
+        let segment = |position| self.segment_size.segment_of(position);
         if from.saturating_add(buf.len() as u64) > end {
             return Err(WalReadError::NotThere);
         }
-        self.read_file(timeline, from, buf)
+        self.read_file(timeline, from, buf).map_err(|error| match error {
+            // The segment in which a timeline ends is read from the next one's file, which has the same beginning.
+            WalReadError::Removed(_) if timeline < self.timeline() && segment(end) == segment(from) => {
+                let child = self.history.child_of(timeline, self.timeline()).unwrap_or(timeline);
+                WalReadError::Removed(WalFileName::new(child, segment(from), self.segment_size))
+            }
+            error => error,
+        })
     }
 
     /// Reads segment files, in which zero bytes follow the last record. The bytes of one read may lie in several segments.
