@@ -105,10 +105,6 @@ pub(crate) fn set(session: &Session, version: ServerVersion) -> Result<Stage, St
 /// Where the WAL of the server stood.
 fn wal_start(session: &Session) -> u64 {
     let first = session.first_lsn().unwrap_or(3 * SEGMENT + 0x28);
-    if session.name == "stream-errors" {
-        // It began with a position five segments ahead of the server's.
-        return first - 5 * SEGMENT;
-    }
     let backup = session.events.iter().find_map(|event| match event {
         Event::Front(front) => front.sql.clone(),
         _ => None,
