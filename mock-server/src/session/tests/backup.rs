@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
+use backstop_protocol::backend::BackendMessage;
 use backstop_protocol::base_backup::manifest::Manifest;
-use backstop_protocol::frontend::FrontendMessage;
+use backstop_protocol::frontend::{FrontendMessage, StartupPacket};
 use backstop_protocol::version::ServerVersion;
 use tokio::time::Instant;
 
-use crate::config::{Config, TablespaceConfig};
+use crate::config::{Config, ExtraFile, ExtraFileKind, TablespaceConfig};
 use crate::fault::Fault;
 use crate::server::{BackupOutcome, Server};
 use crate::testing::{Client, End, archives, config, server};
 
 /// The smallest cluster there is.
-fn tiny(version: ServerVersion) -> Config {
+pub(super) fn tiny(version: ServerVersion) -> Config {
     let tablespaces = vec![TablespaceConfig { oid: 16400, location: "/srv/ts1".to_owned(), size: 16 << 10 }];
     Config { version, size: 0, tablespaces, ..Config::default() }
 }
 
-async fn transcript(config: Config, command: &str) -> String {
+pub(super) async fn transcript(config: Config, command: &str) -> String {
     let server = Server::new(config).unwrap();
     let mut client = Client::start(&server, "test").await;
     let (_, end) = client.query(command).await;
@@ -198,4 +199,67 @@ async fn a_blackhole_swallows_the_data() {
     assert_eq!(end, End::Ready);
     let kinds: Vec<_> = crate::testing::payloads(&messages).iter().map(|payload| payload[0] as char).collect();
     assert_eq!(kinds, ['n', 'p', 'n', 'p', 'm']);
+}
+
+/// A sparse file of 4 MiB.
+fn large(version: ServerVersion) -> Config {
+    let kind = ExtraFileKind::Sparse(4 << 20);
+    Config { extra_files: vec![ExtraFile { path: b"large".to_vec(), kind, mode: 0o600 }], ..tiny(version) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_request_is_noticed_behind_a_large_file() {
+    let server = Server::new(large(ServerVersion::V18)).unwrap();
+    let mut client = Client::connect(&server);
+    client.start_up("test").await;
+    let (messages, _) = client.read().await;
+    let key = messages.iter().find_map(|message| match message {
+        BackendMessage::BackendKeyData { pid, key } => Some((*pid, key.clone())),
+        _ => None,
+    });
+    let (pid, key) = key.unwrap();
+    client.send(&FrontendMessage::Query("BASE_BACKUP (CHECKPOINT 'fast', WAIT false)".into())).await;
+    client
+        .read_until(|message| matches!(message, BackendMessage::CopyData(data) if data.starts_with(b"dlarge\0")))
+        .await;
+    let mut other = Client::connect(&server);
+    other.packet(&StartupPacket::Cancel { pid, key }).await;
+    let (_, end) = other.read().await;
+    assert_eq!(end, End::Closed(0));
+    let (messages, end) = client.read().await;
+    assert_eq!(end, End::Ready);
+    let bytes: usize = crate::testing::payloads(&messages).iter().map(|payload| payload.len() - 1).sum();
+    assert_eq!(bytes, 4 << 20);
+    assert_eq!(
+        crate::testing::diagnostics(&messages),
+        [
+            "WARNING 01000: aborting backup due to backend exiting before pg_backup_stop was called",
+            "ERROR 57014: canceling statement due to user request"
+        ]
+    );
+}
+
+/// Up to 14 only contents of files count, since 15 all that leaves the server.
+#[tokio::test(start_paused = true)]
+async fn what_max_rate_counts_is_a_matter_of_the_release() {
+    let mut took = Vec::new();
+    for (version, command) in [
+        (ServerVersion::V14, "BASE_BACKUP FAST NOWAIT MAX_RATE 1024"),
+        (ServerVersion::V15, "BASE_BACKUP (CHECKPOINT 'fast', WAIT false, MAX_RATE 1024)"),
+    ] {
+        // A thousand headers and their padding are nearly a megabyte.
+        let file = |number: usize| ExtraFile {
+            path: format!("file{number:04}").into_bytes(),
+            kind: ExtraFileKind::Content(b"x".to_vec()),
+            mode: 0o600,
+        };
+        let config = Config { extra_files: (0..1000).map(file).collect(), ..tiny(version) };
+        let server = Server::new(config).unwrap();
+        let mut client = Client::start(&server, "test").await;
+        let begun = Instant::now();
+        let (_, end) = client.query(command).await;
+        assert_eq!(end, End::Ready);
+        took.push(begun.elapsed());
+    }
+    assert!(took[1] >= took[0] + Duration::from_millis(875), "{took:?}");
 }

@@ -4,6 +4,7 @@ mod archiving;
 mod backup;
 mod commands;
 mod compression;
+mod generations;
 mod hostile;
 mod incremental;
 mod start_up;
