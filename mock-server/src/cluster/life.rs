@@ -116,6 +116,15 @@ impl Cluster {
         }
     }
 
+    /// `pg_switch_wal()`: ends the current segment, and returns the end of the record that does. At the beginning of a
+    /// segment it does nothing, and returns that.
+    pub fn switch_wal_record(&self) -> Lsn {
+        let mut state = self.inner.lock();
+        let position = state.wal.switch_record();
+        self.inner.publish(&state);
+        position
+    }
+
     /// Ends the current segment (`pg_switch_wal`), and returns where the next begins.
     pub fn switch_wal(&self) -> Lsn {
         let mut state = self.inner.lock();

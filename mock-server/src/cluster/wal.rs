@@ -3,6 +3,7 @@
 use std::io;
 
 use backstop_protocol::lsn::Lsn;
+use backstop_protocol::page::BLOCK_SIZE;
 use backstop_protocol::timeline::{TimelineHistory, TimelineId, TimelineSwitch};
 use backstop_protocol::wal::log::{BackupStart, RecordPlan, WalLog, WalLogConfig, WalLogError};
 use backstop_protocol::wal::record::{CheckPoint, Record, RunningXacts};
@@ -166,6 +167,21 @@ impl Wal {
 
     pub(super) fn switch(&mut self) -> Lsn {
         self.current.switch()
+    }
+
+    /// Ends the segment, and returns the end of the SWITCH record, or where the segment begins if nothing is in it.
+    pub(super) fn switch_record(&mut self) -> Lsn {
+        /// Of a record, of which this one consists, and of a page, which lies in between if it does not fit into the first.
+        const HEADER: u64 = 24;
+        const PAGE: u64 = BLOCK_SIZE as u64;
+        let before = self.current.last_record();
+        let next = self.current.switch();
+        let record = self.current.last_record();
+        if record == before {
+            return next;
+        }
+        let room = PAGE - record.0 % PAGE;
+        record.saturating_add(if room < HEADER { 2 * HEADER } else { HEADER })
     }
 
     pub(super) fn checkpoint(&mut self) {

@@ -398,7 +398,7 @@ impl Session {
     async fn report(&mut self, error: Diagnostic) -> Result<(), Ending> {
         self.shared.cluster.drop_temporary_slots(self.seat.pid);
         self.fail_backup(&error.message);
-        self.sql.fail();
+        self.fail_transaction();
         let announced = std::mem::take(&mut self.backup_runs) && self.version.warns_of_aborted_backup();
         let warning = announced.then(|| BackendMessage::NoticeResponse(aborting(self.version)));
         for message in warning.into_iter().chain([BackendMessage::ErrorResponse(error)]) {

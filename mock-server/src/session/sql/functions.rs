@@ -114,7 +114,7 @@ impl Session {
             },
             FunctionId::SwitchWal => {
                 self.refuse_in_recovery("WAL control functions")?;
-                Value::Lsn(cluster.switch_wal())
+                Value::Lsn(cluster.switch_wal_record())
             }
             FunctionId::CurrentWal => {
                 self.refuse_in_recovery("WAL control functions")?;

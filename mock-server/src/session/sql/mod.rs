@@ -18,6 +18,8 @@ mod plan;
 mod settings;
 mod slots;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::collections::BTreeMap;
@@ -97,13 +99,6 @@ impl Sql {
     /// The session ends: its backup is aborted. Says whether one ran.
     pub(super) fn abort_backup(&mut self) -> bool {
         self.backup.take().is_some()
-    }
-
-    /// An ERROR: a transaction fails.
-    pub(super) fn fail(&mut self) {
-        if self.status == TransactionStatus::InTransaction {
-            self.status = TransactionStatus::Failed;
-        }
     }
 
     /// Whether messages of the extended protocol, and queries, are ignored.
@@ -196,6 +191,16 @@ impl Session {
         Ok(())
     }
 
+    /// An ERROR: a transaction fails, and what it has set is undone at once.
+    pub(super) fn fail_transaction(&mut self) {
+        if self.sql.status == TransactionStatus::InTransaction {
+            self.sql.status = TransactionStatus::Failed;
+            if let Some(before) = self.sql.undo.take() {
+                self.restore_settings(before);
+            }
+        }
+    }
+
     fn refuse_in_failed_transaction(&self, statement: &Statement) -> Result<(), Diagnostic> {
         let ends = matches!(statement, Statement::Commit | Statement::Rollback);
         if self.sql.status == TransactionStatus::Failed && !ends { Err(failed_transaction()) } else { Ok(()) }
@@ -213,7 +218,7 @@ impl Session {
         let mut parameters = given;
         let (what, columns) = match statement {
             Statement::Select(select) => {
-                let plan = plan(&select, text, self.version, &mut parameters)?;
+                let plan = plan(&select, text, self.version, &mut parameters, prepares)?;
                 let columns = plan.columns.clone();
                 (What::Select(plan), Some(columns))
             }
@@ -223,10 +228,6 @@ impl Session {
             }
             other => (What::Other(other), None),
         };
-        if !prepares && !parameters.is_empty() {
-            let message = format!("there is no parameter ${}", parameters.len());
-            return Err(Diagnostic::error(SqlState::UNDEFINED_PARAMETER, message));
-        }
         let parameters = parameters.into_iter().map(|ty| ty.unwrap_or(SqlType::Text)).collect();
         Ok(Analyzed { what, parameters, columns })
     }

@@ -50,14 +50,15 @@ pub(super) enum Step {
 const MAX_PARAMETERS: usize = 65_535;
 
 /// Finds out what a SELECT means. `parameters` holds the types that the client gave (None: to be found out), and afterwards
-/// those of all parameters that occur.
+/// those of all parameters that occur. Without `prepares` there are no parameters.
 pub(super) fn plan(
     select: &Select,
     text: &str,
     version: ServerVersion,
     parameters: &mut Vec<Option<SqlType>>,
+    prepares: bool,
 ) -> Result<Plan, Diagnostic> {
-    let mut planner = Planner { text, version, parameters, source: None, columns: Vec::new() };
+    let mut planner = Planner { text, version, parameters, prepares, source: None, columns: Vec::new() };
     let rows = match &select.source {
         None => Rows::One,
         Some(source) => planner.source(source)?,
@@ -80,6 +81,7 @@ struct Planner<'a> {
     text: &'a str,
     version: ServerVersion,
     parameters: &'a mut Vec<Option<SqlType>>,
+    prepares: bool,
     /// The name of what stands behind FROM.
     source: Option<String>,
     columns: Vec<(String, SqlType)>,
@@ -88,7 +90,11 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// Puts the place of `expression` into an error.
     fn at(&self, expression: &Expression, error: Diagnostic) -> Diagnostic {
-        let before = self.text.get(..expression.at).map_or(0, |before| before.chars().count());
+        self.at_byte(expression.at, error)
+    }
+
+    fn at_byte(&self, at: usize, error: Diagnostic) -> Diagnostic {
+        let before = self.text.get(..at).map_or(0, |before| before.chars().count());
         error.at_character(u32::try_from(before + 1).unwrap_or(u32::MAX))
     }
 
@@ -133,16 +139,16 @@ impl Planner<'_> {
         targets: &mut Vec<Step>,
     ) -> Result<(), Diagnostic> {
         match target {
-            Target::All if self.source.is_none() => {
+            Target::All(at) if self.source.is_none() => {
                 let message = "SELECT * with no tables specified is not valid";
-                return Err(Diagnostic::error(SqlState::SYNTAX_ERROR, message));
+                return Err(self.at_byte(*at, Diagnostic::error(SqlState::SYNTAX_ERROR, message)));
             }
-            Target::All => {
+            Target::All(_) => {
                 targets.extend((0..self.columns.len()).map(Step::Column));
                 columns.extend(self.columns.iter().cloned());
             }
-            Target::Fields(Expression { node: Node::Column(name), .. }) if self.source.as_ref() == Some(name) => {
-                return self.target(&Target::All, columns, targets);
+            Target::Fields(Expression { node: Node::Column(name), at }) if self.source.as_ref() == Some(name) => {
+                return self.target(&Target::All(*at), columns, targets);
             }
             Target::Fields(record) => {
                 let (step, _) = self.expression(record)?;
@@ -187,6 +193,10 @@ impl Planner<'_> {
                 let ty = if digits.parse::<i32>().is_ok() { SqlType::Int4 } else { SqlType::Int8 };
                 // More than 19 digits are numeric, which is no type of this server.
                 (Step::Constant(Value::parse(ty, digits).map_err(|_| unsupported())?), ty)
+            }
+            Node::Parameter(number) if !self.prepares => {
+                let message = format!("there is no parameter ${number}");
+                return Err(self.at(expression, Diagnostic::error(SqlState::UNDEFINED_PARAMETER, message)));
             }
             Node::Parameter(number) => {
                 let number = usize::from(*number) - 1;

@@ -33,8 +33,8 @@ pub(super) struct Select {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// `*`
-    All,
+    /// `*`, and the byte at which it stands.
+    All(usize),
     /// `(function(…)).*`
     Fields(Expression),
     Value {
@@ -237,8 +237,9 @@ impl<'a> Parser<'a> {
     }
 
     fn target(&mut self) -> Result<Target, Unsupported> {
+        let at = self.rest.first().map_or(0, |token| token.at);
         if self.symbol("*") {
-            return Ok(Target::All);
+            return Ok(Target::All(at));
         }
         let value = self.expression(DEPTH)?;
         if self.symbol(".") {
