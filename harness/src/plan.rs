@@ -48,7 +48,7 @@ pub struct UnknownSpec {
 
 impl SubjectSpec {
     const EXPECTED: &'static str = "builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE";
-    const PLACEHOLDERS: [&'static str; 7] = ["host", "port", "user", "password", "dir", "label", "slot"];
+    const PLACEHOLDERS: [&'static str; 8] = ["host", "port", "user", "password", "dir", "label", "slot", "manifest"];
 }
 
 impl FromStr for SubjectSpec {
@@ -71,7 +71,7 @@ impl FromStr for SubjectSpec {
                 if let Some(unknown) = unknown_placeholder(template) {
                     return Err(UnknownSpec {
                         problem: format!("unknown placeholder {unknown:?} in the exec template"),
-                        expected: "{host}, {port}, {user}, {password}, {dir}, {label} or {slot}",
+                        expected: "{host}, {port}, {user}, {password}, {dir}, {label}, {slot} or {manifest}",
                     });
                 }
                 Ok(Self::Exec(template.to_owned()))
@@ -164,7 +164,7 @@ mod tests {
         insta::assert_snapshot!(client("pgbasebackup"), @r#"unknown client "pgbasebackup": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
         insta::assert_snapshot!(client("builtin=x"), @r#"unknown client "builtin=x": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
         insta::assert_snapshot!(client("pg_basebackup="), @r#"nothing follows "pg_basebackup=": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
-        insta::assert_snapshot!(client("exec=tool {target}"), @r#"unknown placeholder "{target}" in the exec template: expected {host}, {port}, {user}, {password}, {dir}, {label} or {slot}"#);
+        insta::assert_snapshot!(client("exec=tool {target}"), @r#"unknown placeholder "{target}" in the exec template: expected {host}, {port}, {user}, {password}, {dir}, {label}, {slot} or {manifest}"#);
         insta::assert_snapshot!("docker=postgres".parse::<ServerSpec>().expect_err("not there"), @r#"unknown server "docker=postgres": expected mock"#);
     }
 }

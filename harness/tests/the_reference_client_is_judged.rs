@@ -145,3 +145,12 @@ fn what_it_gets_right_passes() {
     assert_eq!(status, 0, "{bad:#?}");
     assert!(cases.iter().filter(|case| case.verdict == "pass").count() > right.len(), "{cases:#?}");
 }
+
+#[test]
+fn a_chain_of_incremental_backups_is_judged_block_by_block() {
+    let Some(installation) = Installation::find_release(18, "incremental backups of scenarios") else { return };
+    let client = format!("pg_basebackup={}", installation.path("pg_basebackup").display());
+    let (status, cases) = run(&["incremental"], &[&client]);
+    assert_eq!(status, 0, "{cases:#?}");
+    assert!(cases.len() >= 4 && cases.iter().all(|case| case.verdict == "pass"), "{cases:#?}");
+}

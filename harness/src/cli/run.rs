@@ -29,7 +29,8 @@ pub(super) struct RunArgs {
     #[arg(value_name = "CASE|PATH")]
     cases: Vec<String>,
     /// The client under test: builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE, where {host}, {port},
-    /// {user}, {password}, {dir}, {label} and {slot} are replaced and no shell is involved; with several, a matrix is printed
+    /// {user}, {password}, {dir}, {label}, {slot} and {manifest} (of the backup before an incremental one) are replaced and no
+    /// shell is involved; with several, a matrix is printed
     #[arg(long = "client", value_name = "CLIENT", default_value = "builtin")]
     clients: Vec<SubjectSpec>,
     /// What the clients connect to: mock

@@ -1,12 +1,15 @@
-//! Every byte that a sound backup holds is known: compare.
+//! Every byte that a sound backup holds is known: compare. Of an incremental backup it is known, too, which blocks it must hold.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _};
 
 use backstop_mock::cluster::{Cluster, Entry, EntryKind, ground_truth, ground_truth_at};
 
+use backstop_protocol::base_backup::label::BackupLabel;
+
 use super::Evidence;
 use super::artifact::{Content, Item};
+use super::incremental;
 
 /// After so many differences the rest is not interesting.
 const ENOUGH: usize = 20;
@@ -45,9 +48,20 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
         Some(backup) => ground_truth_at(evidence.cluster, backup.start)?,
         None => ground_truth(evidence.cluster)?,
     };
+    let since = evidence.backup.and_then(|backup| BackupLabel::parse(&backup.label_text).ok()?.incremental_from);
     for entry in truth {
         let (name, entry) = entry?;
         let shown = name.escape_ascii().to_string();
+        let blocks = incremental::name(&name);
+        if let (Some((since, _)), Some(Item::File(content))) = (since, evidence.artifact.items.get(&blocks)) {
+            if evidence.artifact.items.contains_key(&name) {
+                problems.push(format!("\"{shown}\" is there twice, as a whole and by its changed blocks"));
+            }
+            let found = incremental::problem(evidence.cluster, &entry, since, content)?;
+            problems.extend(found.map(|problem| format!("\"{}\" {problem}", blocks.escape_ascii())));
+            known.extend([name, blocks]);
+            continue;
+        }
         match (&entry.kind, evidence.artifact.items.get(&name)) {
             (EntryKind::Special, _) => continue,
             // A backup may hold its own version of the file: `-R` appends to it.

@@ -6,7 +6,7 @@
 //! | oracle | refuses |
 //! |---|---|
 //! | [`complete`] | archives in bad form; no `PG_VERSION`, label, control file or tablespace; ones of another backup |
-//! | [`ground_truth`] | any stored byte that is not the server's, missing and unknown files |
+//! | [`ground_truth`] | any stored byte that is not the server's, missing and unknown files, [changed blocks](incremental) left out |
 //! | [`manifest`] | members that differ from the manifest, in either direction |
 //! | [`wal`] | holes, foreign bytes or garbage between start and end position |
 //! | [`server_side`] | success for a backup that the server did not end with CommandComplete and ReadyForQuery |
@@ -17,6 +17,7 @@ pub mod artifact;
 pub mod complete;
 pub mod expectation;
 pub mod ground_truth;
+pub mod incremental;
 pub mod leftovers;
 pub mod manifest;
 pub mod outside;

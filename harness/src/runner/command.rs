@@ -1,5 +1,6 @@
 //! A command against the mock: a process of its own, over TCP.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -38,18 +39,35 @@ pub(super) fn run(
         let address = listener.local_addr().map_err(|error| setup(error.to_string()))?;
         let serving = tokio::spawn(listener.run());
         let mut running = Vec::new();
+        // Who builds on another's backup starts when that one has ended.
+        let mut ended = BTreeMap::new();
         for client in &case.scenario.clients {
             let target = directory.target(&client.name);
+            let base = client.incremental_from.as_ref();
             let invocation = Invocation {
                 case,
                 client,
                 address,
                 target,
+                manifest: base.map(|base| directory.target(base).join("backup_manifest")),
                 tablespace: &|oid| directory.tablespace(&client.name, oid),
             };
             let command = tool.command(&invocation);
             let deadline = client.timeout.0;
-            running.push((client, tokio::spawn(run_client(command, deadline, cancel.clone()))));
+            let before = base.and_then(|base| ended.get(base).cloned());
+            let (tell, told) = watch::channel(false);
+            ended.insert(client.name.clone(), told);
+            let cancel = cancel.clone();
+            let turn = async move {
+                if let Some(mut before) = before {
+                    // An error: it ended in a panic, which is an end, too.
+                    let _ = before.wait_for(|ended| *ended).await;
+                }
+                let outcome = run_client(command, deadline, cancel).await;
+                tell.send_replace(true);
+                outcome
+            };
+            running.push((client, tokio::spawn(turn)));
         }
         let mut clients = Vec::new();
         for (client, task) in running {

@@ -44,6 +44,8 @@ pub struct Invocation<'a> {
     pub address: SocketAddr,
     /// Where the backup goes.
     pub target: PathBuf,
+    /// The manifest of the backup on which this one builds.
+    pub manifest: Option<PathBuf>,
     /// Where a tablespace goes.
     pub tablespace: &'a dyn Fn(u32) -> PathBuf,
 }
@@ -76,7 +78,14 @@ impl Tool {
     /// Why this program cannot run this case, if it cannot.
     pub fn cannot_run(&self, case: &Case) -> Option<String> {
         let server = case.scenario.server.version;
+        let incremental = case.scenario.clients.iter().any(|client| client.incremental_from.is_some());
         match &self.kind {
+            Kind::PgBasebackup { release, .. } if incremental && !release.has_incremental() => {
+                Some("pg_basebackup has no incremental backups before 17".to_owned())
+            }
+            Kind::Exec { words } if incremental && !words.iter().any(|word| word.contains("{manifest}")) => {
+                Some("the exec template says nothing of {manifest}, on which incremental backups build".to_owned())
+            }
             Kind::PgBasebackup { release, .. } if *release < server => {
                 Some(format!("pg_basebackup {release} refuses servers of version {server}"))
             }
@@ -100,7 +109,7 @@ impl Tool {
 }
 
 fn pg_basebackup(program: &Path, invocation: &Invocation<'_>) -> Command {
-    let Invocation { case, client, address, target, tablespace } = invocation;
+    let Invocation { case, client, address, target, manifest, tablespace } = invocation;
     let version = case.scenario.server.version;
     let mut command = Command::new(program);
     command.arg("-h").arg(address.ip().to_string()).arg("-p").arg(address.port().to_string());
@@ -125,6 +134,9 @@ fn pg_basebackup(program: &Path, invocation: &Invocation<'_>) -> Command {
             Slot::Create(name) => drop(command.arg("-C").arg("-S").arg(name)),
             Slot::Existing(name) => drop(command.arg("-S").arg(name)),
         }
+    }
+    if let Some(manifest) = manifest {
+        command.arg("-i").arg(manifest);
     }
     if let Some(rate) = client.max_rate {
         command.arg(format!("--max-rate={}", kilobytes_per_second(rate)));
@@ -161,6 +173,7 @@ fn exec(words: &[String], invocation: &Invocation<'_>) -> Command {
         ("{dir}", invocation.target.display().to_string()),
         ("{label}", client.name.clone()),
         ("{slot}", slot),
+        ("{manifest}", invocation.manifest.as_ref().map(|path| path.display().to_string()).unwrap_or_default()),
     ];
     let mut words = words
         .iter()

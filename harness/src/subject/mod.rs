@@ -37,14 +37,17 @@ impl Subject {
         if scenario.clients.iter().any(|client| client.tool != model::Tool::Basebackup) {
             return Some("only base backups can be driven so far".to_owned());
         }
-        if scenario.clients.iter().any(|client| client.compress.is_some() || client.incremental_from.is_some()) {
-            return Some("compressed and incremental backups cannot be driven so far".to_owned());
+        if scenario.clients.iter().any(|client| client.compress.is_some()) {
+            return Some("compressed backups cannot be driven so far".to_owned());
         }
         if scenario.clients.iter().any(|client| client.starts.is_some()) {
             return Some("every client starts at once so far".to_owned());
         }
         match self {
-            Self::Builtin => None,
+            Self::Builtin => {
+                let incremental = scenario.clients.iter().any(|client| client.incremental_from.is_some());
+                incremental.then(|| "the built-in client takes no incremental backups so far".to_owned())
+            }
             Self::Command(tool) => tool.cannot_run(case),
         }
     }
