@@ -12,6 +12,9 @@ pub const MAX_FRAME: usize = 64 << 20;
 /// `MAX_STARTUP_PACKET_LENGTH` of the server, and the length word, which it does not count.
 pub const MAX_STARTUP_PACKET: usize = 10_004;
 
+/// Room that is made for a message whose rest has not come yet.
+const READ_AHEAD: usize = 64 << 10;
+
 /// A typed message: its tag and its body, without the length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -39,7 +42,7 @@ pub enum FrameError {
 
 /// Takes the next typed message off the front of `buffer`, or nothing while it is incomplete.
 ///
-/// A body may have up to `limit` bytes. The buffer grows only to hold the message whose length was already accepted.
+/// A body may have up to `limit` bytes. The buffer grows with what has come, not with what a length promises.
 pub fn read_frame(buffer: &mut BytesMut, limit: usize) -> Result<Option<Frame>, FrameError> {
     let Some((header, _)) = buffer.split_first_chunk::<5>() else { return Ok(None) };
     let [tag, length @ ..] = *header;
@@ -47,7 +50,7 @@ pub fn read_frame(buffer: &mut BytesMut, limit: usize) -> Result<Option<Frame>, 
     let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4)).filter(|body| *body <= limit);
     let body = body.ok_or(FrameError::Length { tag, length })?;
     if buffer.len() < 5 + body {
-        buffer.reserve(5 + body - buffer.len());
+        buffer.reserve((5 + body - buffer.len()).min(READ_AHEAD));
         return Ok(None);
     }
     buffer.advance(5);

@@ -91,6 +91,26 @@ macro_rules! groups {
 
 groups! { startup identify slots basebackup basebackup_errors stream incremental shutdown checksum standby timeline logical }
 
+/// What is left out is little, and has a reason.
+#[test]
+fn hardly_anything_is_out_of_scope() {
+    let (mut sessions, mut beyond, mut commands, mut left_out) = (0, 0, 0, 0);
+    for version in RELEASES {
+        for session in recording::load(version) {
+            sessions += 1;
+            beyond += usize::from(stage::out_of_scope(&session).is_some());
+            for event in &session.events {
+                let recording::Event::Front(recording::Front { sql: Some(command), .. }) = event else { continue };
+                commands += 1;
+                left_out += usize::from(stage::left_out(&session, command).is_some());
+            }
+        }
+    }
+    println!("{beyond} of {sessions} sessions out of scope, {left_out} of {commands} commands left out");
+    assert!(sessions > 600 && beyond * 20 < sessions, "{beyond} of {sessions} sessions");
+    assert!(commands > 1000 && left_out * 100 < commands, "{left_out} of {commands} commands");
+}
+
 /// The table of origins knows every message of the recordings, whether or not the mock sends it.
 #[test]
 fn every_recorded_error_has_its_origin() {

@@ -208,10 +208,18 @@ fn slot_keywords(version: ServerVersion) -> impl Strategy<Value = Vec<CommandOpt
 fn creations(version: ServerVersion) -> impl Strategy<Value = Command> {
     let kinds = prop_oneof![Just(SlotKind::Physical), identifiers().prop_map(|plugin| SlotKind::Logical { plugin })];
     let options = if version.has_option_lists() { listed_options(0).boxed() } else { slot_keywords(version).boxed() };
-    (identifiers(), any::<bool>(), kinds, options).prop_map(move |(slot, temporary, kind, options)| {
-        let temporary = temporary && version.has_temporary_slots();
-        Command::CreateReplicationSlot(CreateSlot { slot, temporary, kind, options })
-    })
+    // 9.6 has a single option, for physical slots alone.
+    let reserves = keyword::find("RESERVE_WAL", version).is_some() && !version.has_temporary_slots();
+    let reserve = any::<bool>().prop_map(move |reserve| reserve && reserves);
+    (identifiers(), any::<bool>(), kinds, options, reserve).prop_map(
+        move |(slot, temporary, kind, mut options, reserve)| {
+            let temporary = temporary && version.has_temporary_slots();
+            if reserve && kind == SlotKind::Physical {
+                options.push(CommandOption::flag("reserve_wal"));
+            }
+            Command::CreateReplicationSlot(CreateSlot { slot, temporary, kind, options })
+        },
+    )
 }
 
 fn starts(version: ServerVersion) -> impl Strategy<Value = Command> {
