@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use backstop_mock::Server;
-use backstop_mock::config::{Auth, Config, DamagedPages, ExtraFile, ExtraFileKind, Role, TablespaceConfig};
+use backstop_mock::config::{Config, DamagedPages, ExtraFile, ExtraFileKind, Role, RoleConfig, TablespaceConfig};
 use backstop_mock::fault::{Action, ShutdownMode};
 use backstop_mock::units::Span;
 use backstop_protocol::lsn::Lsn;
@@ -74,7 +74,7 @@ pub(crate) struct Stage {
 
 /// Sets the stage for a session.
 pub(crate) fn set(session: &Session, version: ServerVersion) -> Result<Stage, String> {
-    let mut config = config(session, version);
+    let mut config = config(session, version)?;
     let wanted = wal_start(session);
     let mut server = Err("no position".to_owned());
     // Not at every byte can a record begin.
@@ -114,7 +114,7 @@ fn wal_start(session: &Session) -> u64 {
     if backup && first % SEGMENT == 0x28 && session.group != "standby" { first - SEGMENT / 2 } else { first }
 }
 
-fn config(session: &Session, version: ServerVersion) -> Config {
+fn config(session: &Session, version: ServerVersion) -> Result<Config, String> {
     let mut config = Config {
         version,
         size: 2 << 20,
@@ -160,17 +160,37 @@ fn config(session: &Session, version: ServerVersion) -> Config {
         set("wal_level", "minimal");
         config.max_wal_senders = 0;
     }
-    config.auth = match session.name.as_str() {
-        "auth-cleartext" => Auth::Password,
-        "auth-md5" | "auth-md5-wrong" => Auth::Md5,
-        "auth-scram" | "auth-scram-wrong" => Auth::ScramSha256,
-        _ => Auth::Trust,
-    };
+    config.roles = ROLES.map(role).into();
+    config.hba = HBA.iter().map(|line| line.parse().map_err(|error| format!("{error}"))).collect::<Result<_, _>>()?;
+    // It was built with GSSAPI.
+    config.gssapi = version == ServerVersion::V15;
     if session.group == "standby" || session.group == "timeline" {
         config.role = Role::Standby;
     }
-    config
+    Ok(config)
 }
+
+/// The roles of every server that was recorded.
+const ROLES: [&str; 8] = ["postgres", "repl", "norepl", "nohba", "rejuser", "scramuser", "md5user", "pwuser"];
+
+fn role(name: &str) -> RoleConfig {
+    RoleConfig {
+        password: ["scramuser", "md5user", "pwuser"].contains(&name).then(|| "secret".to_owned()),
+        superuser: name == "postgres",
+        replication: name != "norepl",
+        ..RoleConfig::new(name)
+    }
+}
+
+/// Its `pg_hba.conf`.
+const HBA: [&str; 6] = [
+    "host all,replication scramuser 127.0.0.1/32 scram-sha-256",
+    "host all,replication md5user 127.0.0.1/32 md5",
+    "host all,replication pwuser 127.0.0.1/32 password",
+    "host all nohba 127.0.0.1/32 trust",
+    "host replication rejuser 127.0.0.1/32 reject",
+    "host all,replication postgres,repl,norepl,nosuch 127.0.0.1/32 trust",
+];
 
 /// What lay in the data directory.
 fn extra_files(session: &Session) -> Vec<ExtraFile> {
