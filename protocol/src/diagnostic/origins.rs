@@ -4,7 +4,7 @@
 use super::origin::{Row, fatal, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 159] = [
+pub(super) const ROWS: [Row; 168] = [
     row("no pg_hba.conf entry for *", "auth.c", "ClientAuthentication", [493, 502, 551, 536, 541, 539, 528]),
     row("pg_hba.conf rejects *", "auth.c", "ClientAuthentication", [425, 434, 483, 469, 473, 471, 460]),
     row("*password authentication failed for user \"*\"", "auth.c", "auth_failed", [333, 342, 346, 334, 334, 332, 320]),
@@ -140,7 +140,7 @@ pub(super) const ROWS: [Row; 159] = [
     row("malformed SCRAM message", "auth-scram.c", "read_client_first_message", [1, 1, 1, 1, 1, 1, 1]),
     row("SCRAM channel binding negotiation error", "auth-scram.c", "read_client_first_message", [1, 1, 1, 1, 1, 1, 1]),
     row("SCRAM channel binding check failed", "auth-scram.c", "read_client_final_message", [1, 1, 1, 1, 1, 1, 1]),
-    row("invalid SCRAM response", "auth-scram.c", "read_client_final_message", [1, 1, 1, 1, 1, 1, 1]),
+    row("invalid SCRAM response", "auth-scram.c", "scram_exchange", [1, 1, 1, 1, 1, 1, 1]),
     row("role \"*\" is not permitted to log in", "miscinit.c", "InitializeSessionUserId", [1, 1, 1, 1, 1, 1, 1]),
     row("invalid frontend message type *", "postgres.c", "SocketBackend", [1, 1, 1, 1, 1, 1, 1]),
     row("invalid startup packet layout: *", "postmaster.c", "ProcessStartupPacket", [1, 1, 1, 1, 1, 0, 0]),
@@ -164,4 +164,13 @@ pub(super) const ROWS: [Row; 159] = [
     row("recovery is in progress", "xlogfuncs.c", "pg_start_backup", [1, 1, 1, 0, 0, 0, 0]),
     row("recovery is in progress", "xlogfuncs.c", "pg_switch_wal", [0, 0, 0, 1, 1, 1, 1]),
     row("recovery is not in progress", "xlogfuncs.c", "pg_promote", [1, 1, 1, 1, 1, 1, 1]),
+    row("invalid password packet size", "auth.c", "recv_password_packet", [1, 1, 1, 1, 1, 1, 1]),
+    row("empty password returned by client", "auth.c", "recv_password_packet", [1, 1, 1, 1, 1, 1, 1]),
+    row("unsupported SCRAM channel-binding type \"*\"", "auth-scram.c", "read_client_first_message", [1, 1, 1, 1, 1, 1, 1]),
+    row("client uses authorization identity, but it is not supported", "auth-scram.c", "read_client_first_message", [1, 1, 1, 1, 1, 1, 1]),
+    row("client requires an unsupported SCRAM extension", "auth-scram.c", "read_client_first_message", [1, 1, 1, 1, 1, 1, 1]),
+    row("client requires SCRAM channel binding, but it is not supported", "auth-scram.c", "read_client_first_message", [1, 1, 1, 1, 1, 1, 1]),
+    row("non-printable characters in SCRAM nonce", "auth-scram.c", "read_client_first_message", [1, 1, 1, 1, 1, 1, 1]),
+    row("unexpected SCRAM channel-binding attribute in client-final-message", "auth-scram.c", "read_client_final_message", [1, 1, 1, 1, 1, 1, 1]),
+    row("* requires a value", "postgres.c", "process_postgres_switches", [1, 1, 1, 1, 1, 1, 1]),
 ];
