@@ -160,13 +160,16 @@ impl Server {
         Ok(Listener { shared: self.shared.clone(), socket: Socket::Tcp(socket) })
     }
 
-    /// Listens on a Unix socket. The path must not exist.
+    /// Listens on a Unix socket, which everybody may use (`unix_socket_permissions`). The path must not exist.
     #[cfg(unix)]
     pub fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
+        use std::fs::Permissions;
+        use std::os::unix::fs::PermissionsExt as _;
         let failed =
             |error: io::Error| io::Error::new(error.kind(), format!("could not listen on {}: {error}", path.display()));
         on_runtime().map_err(failed)?;
         let socket = tokio::net::UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o777)).map_err(failed)?;
         Ok(Listener { shared: self.shared.clone(), socket: Socket::Unix(socket) })
     }
 

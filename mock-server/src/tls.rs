@@ -45,7 +45,8 @@ impl Tls {
         let invalid = |problem: &dyn std::fmt::Display| ConfigError::invalid("tls", problem.to_string());
 
         let mut authority = CertificateParams::default();
-        authority.distinguished_name.push(DnType::CommonName, "Backstop CA");
+        // A name of its own, so that clients tell it from the authority of another server.
+        authority.distinguished_name.push(DnType::CommonName, format!("Backstop CA {:016x}", config.seed));
         authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate().map_err(|error| invalid(&error))?;

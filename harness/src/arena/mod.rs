@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use backstop_mock::Server;
 use backstop_mock::cluster::Cluster;
-use backstop_mock::config::{Config, Source, TablespaceConfig};
+use backstop_mock::config::{Config, Source, TablespaceConfig, TlsConfig};
 use backstop_mock::fault::{Action, Fault};
 use backstop_mock::transcript::Direction;
 use backstop_mock::units::ByteSize;
 use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::wal_file::WalSegmentSize;
 
-pub use self::serve::serve;
+pub use self::serve::{Endpoint, Service, serve};
 use crate::record::{ClientRecord, FaultRecord, Record};
 use crate::scenario::Case;
 use crate::scenario::model::{Slot, Tablespace};
@@ -73,6 +73,9 @@ pub fn config(case: &Case, seed: u64, outside: &Path) -> Result<Config, String> 
         wal_segment_size,
         max_wal_senders: scenario.server.max_wal_senders,
         auth: scenario.server.auth,
+        hba: scenario.server.hba.clone(),
+        roles: scenario.server.users.clone(),
+        tls: scenario.server.tls.then(TlsConfig::default),
         settings: scenario.server.settings.clone(),
         source: scenario.cluster.source.clone(),
         size: scenario.cluster.size.0,

@@ -1,7 +1,10 @@
 //! Serving one scenario to whoever comes: a debugger, a proxy, the client that misbehaved.
 
+use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use backstop_mock::Server;
@@ -32,15 +35,56 @@ pub enum ServeError {
     Output(#[from] io::Error),
 }
 
-/// Serves `case` on `address` until `cancel` says so. The first line on `out` is `listening on HOST:PORT`; every event of the
-/// transcript follows on `log` as it happens. Hostile links lead to a directory that goes in the end.
+/// Where a scenario is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A TCP port: `HOST:PORT`.
+    Tcp(SocketAddr),
+    /// The socket `.s.PGSQL.5432` in this directory: `unix:DIR`.
+    Unix(PathBuf),
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("nothing follows \"unix:\"".to_owned()),
+            Some(directory) => Ok(Self::Unix(directory.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| "expected HOST:PORT or unix:DIR".to_owned()),
+        }
+    }
+}
+
+/// The name of the socket in its directory, which goes with the value.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// How a scenario is served.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// In place of the scenario's seed.
+    pub seed: Option<u64>,
+    /// Where the certificate of the server's authority goes.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Serves `case` until `cancel` says so. The first line on `out` is `listening on HOST:PORT`, or `listening on unix:DIR`; every event
+/// of the transcript follows on `log` as it happens. Hostile links lead to a directory that goes in the end.
 ///
 /// # Errors
 /// A scenario or data directory that cannot be served, an address that is in use.
 pub async fn serve(
     case: &Case,
-    given_seed: Option<u64>,
-    address: SocketAddr,
+    service: &Service,
     out: &mut impl Write,
     log: &mut impl Write,
     mut cancel: watch::Receiver<bool>,
@@ -48,10 +92,29 @@ pub async fn serve(
     let setup = |problem| ServeError::Setup { case: case.id.clone(), problem };
     let case = &settle(case.clone()).map_err(setup)?;
     let outside = tempfile::Builder::new().prefix("backstop-").tempdir()?;
-    let config = config(case, given_seed.unwrap_or_else(|| seed(case)), outside.path()).map_err(setup)?;
+    let mut config = config(case, service.seed.unwrap_or_else(|| seed(case)), outside.path()).map_err(setup)?;
+    if let (Some(tls), Endpoint::Tcp(address)) = (&mut config.tls, &service.endpoint) {
+        tls.names.push(address.ip().to_string());
+    }
     let server = start(case, config).map_err(setup)?;
-    let listener = server.listen(address).map_err(ServeError::Listen)?;
-    writeln!(out, "listening on {}", listener.local_addr()?)?;
+    if let Some(path) = &service.ca_file {
+        let pem = server.ca_certificate_pem().ok_or_else(|| setup("its server does not speak TLS".to_owned()))?;
+        let problem = |error| setup(format!("could not write {}: {error}", path.display()));
+        fs::write(path, pem).map_err(problem)?;
+    }
+    let (listener, _socket) = match &service.endpoint {
+        Endpoint::Tcp(address) => {
+            let listener = server.listen(*address).map_err(ServeError::Listen)?;
+            writeln!(out, "listening on {}", listener.local_addr()?)?;
+            (listener, None)
+        }
+        Endpoint::Unix(directory) => {
+            let socket = directory.join(".s.PGSQL.5432");
+            let listener = server.listen_unix(&socket).map_err(ServeError::Listen)?;
+            writeln!(out, "listening on unix:{}", directory.display())?;
+            (listener, Some(SocketFile(socket)))
+        }
+    };
     out.flush()?;
     let serving = listener.run();
     tokio::pin!(serving);

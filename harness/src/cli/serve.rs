@@ -1,12 +1,12 @@
 //! `backstop serve`
 
 use std::io;
-use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::{Failure, Root, cancel, one_case};
-use crate::arena;
+use crate::arena::{self, Endpoint, Service};
 use crate::scenario::sweep;
 
 const EXAMPLE: &str = "\
@@ -20,9 +20,13 @@ pub(super) struct ServeArgs {
     /// The id of a case, or the path of a scenario file
     #[arg(value_name = "SCENARIO")]
     scenario: String,
-    /// Where to listen; port 0 lets the system choose. The first line printed is `listening on HOST:PORT`
+    /// Where to listen: a TCP port, of which 0 lets the system choose one, or `unix:DIR` for the socket of port 5432 in a directory.
+    /// The first line printed is `listening on` and this
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    listen: Endpoint,
+    /// Where to write the certificate of the server's authority, for `sslrootcert`, if the scenario's server speaks TLS
+    #[arg(long, value_name = "PATH")]
+    ca_file: Option<PathBuf>,
     /// The seed of everything random [default: the scenario's own]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -40,7 +44,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<u8, Failure> {
     runtime.block_on(async {
         let cancel = cancel::on_ctrl_c();
         let (mut out, mut log) = (anstream::stdout(), anstream::stderr());
-        let served = arena::serve(&case, args.seed, args.listen, &mut out, &mut log, cancel).await;
+        let service = Service { endpoint: args.listen.clone(), seed: args.seed, ca_file: args.ca_file.clone() };
+        let served = arena::serve(&case, &service, &mut out, &mut log, cancel).await;
         served.map_err(|error| Failure::Environment(error.to_string()))?;
         Ok(0)
     })

@@ -1,6 +1,8 @@
 //! A command against the mock: a process of its own, over TCP.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 use backstop_mock::Server;
 use backstop_mock::config::Config;
 use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -37,6 +40,7 @@ pub(super) fn run(
         let server = arena::start(case, config).map_err(setup)?;
         let listener = server.listen(([127, 0, 0, 1], 0).into()).map_err(|error| setup(error.to_string()))?;
         let address = listener.local_addr().map_err(|error| setup(error.to_string()))?;
+        let ca_file = server.ca_certificate_pem().map(ca_file).transpose().map_err(|error| setup(error.to_string()))?;
         let serving = tokio::spawn(listener.run());
         let mut running = Vec::new();
         // Who builds on another's backup starts when that one has ended.
@@ -48,6 +52,7 @@ pub(super) fn run(
                 case,
                 client,
                 address,
+                ca_file: ca_file.as_ref().map(NamedTempFile::path),
                 target,
                 manifest: base.map(|base| directory.target(base).join("backup_manifest")),
                 tablespace: &|oid| directory.tablespace(&client.name, oid),
@@ -79,6 +84,13 @@ pub(super) fn run(
         serving.abort();
         Ok((server, clients))
     })
+}
+
+/// A file with the certificate of the server's authority. Not where the client works: nothing may change there.
+fn ca_file(pem: &str) -> io::Result<NamedTempFile> {
+    let file = tempfile::Builder::new().prefix("backstop-").suffix(".pem").tempfile()?;
+    fs::write(file.path(), pem)?;
+    Ok(file)
 }
 
 async fn run_client(

@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use backstop_mock::config::TablespaceConfig;
-pub use backstop_mock::config::{Auth, Role, Source};
+pub use backstop_mock::config::{Auth, HbaRule, Role, RoleConfig, Source};
 use backstop_mock::units::{ByteRate, ByteSize, Span};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::version::ServerVersion;
@@ -86,10 +86,17 @@ pub struct Server {
     pub wal_segment_size: ByteSize,
     /// `max_wal_senders`: how many replication connections it accepts at a time.
     pub max_wal_senders: u32,
-    /// How clients authenticate.
+    /// How clients authenticate, where no rule of `hba` says so.
     pub auth: Auth,
-    /// Whether it accepts TLS.
+    /// Whether it accepts TLS, with a certificate for `localhost`, `127.0.0.1` and `::1`.
     pub tls: bool,
+    /// The lines of its `pg_hba.conf`, of which the first that matches a connection decides. Without any, `auth` decides for all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hba: Vec<HbaRule>,
+    /// Its roles. Without any there is one of every name, with REPLICATION and the password `secret`; clients log in as
+    /// `backstop` with this password.
+    #[serde(rename = "user", skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<RoleConfig>,
     /// Further settings, as SHOW prints them.
     pub settings: BTreeMap<String, String>,
 }
@@ -105,6 +112,8 @@ impl Default for Server {
             max_wal_senders: 10,
             auth: Auth::Trust,
             tls: false,
+            hba: Vec::new(),
+            users: Vec::new(),
             settings: BTreeMap::new(),
         }
     }

@@ -11,7 +11,7 @@ use backstop_protocol::wal_file::WalSegmentSize;
 use super::document::{Document, Part, ScenarioError};
 use super::explain::suggest;
 use super::model::{
-    Client, ClientClaims, Expect, Leaves, Manifest, Outcome, Role, Scenario, ServerClaims, Slot, Source, Tool,
+    Auth, Client, ClientClaims, Expect, Leaves, Manifest, Outcome, Role, Scenario, ServerClaims, Slot, Source, Tool,
     WalMethod,
 };
 use super::way::Way;
@@ -114,11 +114,20 @@ impl Checks<'_> {
         if server.role == Role::Standby {
             self.needs(self.version.has_backup_from_standby(), &way("role"), "base backups from a standby")?;
         }
-        if server.auth == backstop_mock::config::Auth::ScramSha256 {
+        if server.auth == Auth::ScramSha256 {
             self.needs(self.version.has_scram(), &way("auth"), "SCRAM-SHA-256")?;
         }
-        if server.tls {
-            return self.refuse(&way("tls"), "the mock server does not speak TLS");
+        if server.hba.iter().any(|rule| rule.auth() == Some(Auth::ScramSha256)) {
+            self.needs(self.version.has_scram(), &way("hba"), "SCRAM-SHA-256")?;
+        }
+        for (index, user) in server.users.iter().enumerate() {
+            let way = way("user").to(index);
+            if user.name.is_empty() || user.name.len() > 63 || user.name.contains('\0') {
+                return self.refuse(&way.to("name"), "a role needs a name of 1 to 63 bytes");
+            }
+            if server.users.iter().take(index).any(|other| other.name == user.name) {
+                return self.refuse(&way.to("name"), format!("there are two roles {:?}", user.name));
+            }
         }
         for (name, value) in &server.settings {
             if name.is_empty() || name.contains('\0') || value.contains('\0') {

@@ -42,6 +42,8 @@ pub struct Invocation<'a> {
     pub client: &'a Client,
     /// Where the server listens.
     pub address: SocketAddr,
+    /// The certificate of the server's authority, where the connection is to be encrypted.
+    pub ca_file: Option<&'a Path>,
     /// Where the backup goes.
     pub target: PathBuf,
     /// The manifest of the backup on which this one builds.
@@ -89,6 +91,9 @@ impl Tool {
             Kind::PgBasebackup { release, .. } if *release < server => {
                 Some(format!("pg_basebackup {release} refuses servers of version {server}"))
             }
+            Kind::PgBasebackup { program, .. } if case.scenario.server.tls && !speaks_tls(program) => {
+                Some("this pg_basebackup was built without TLS".to_owned())
+            }
             _ => None,
         }
     }
@@ -103,13 +108,16 @@ impl Tool {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
             command.env_remove(name);
         }
+        if let Some(ca_file) = invocation.ca_file {
+            command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", ca_file);
+        }
         command.env("PGPASSWORD", PASSWORD).env("PGAPPNAME", &invocation.client.name).env("LC_ALL", "C");
         command
     }
 }
 
 fn pg_basebackup(program: &Path, invocation: &Invocation<'_>) -> Command {
-    let Invocation { case, client, address, target, manifest, tablespace } = invocation;
+    let Invocation { case, client, address, target, manifest, tablespace, .. } = invocation;
     let version = case.scenario.server.version;
     let mut command = Command::new(program);
     command.arg("-h").arg(address.ip().to_string()).arg("-p").arg(address.port().to_string());
@@ -191,6 +199,13 @@ fn release_of(program: &Path) -> Result<ServerVersion, String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let release = text.split_once("(PostgreSQL) ").and_then(|(_, number)| ServerVersion::from_announced(number.trim()));
     release.ok_or_else(|| format!("client \"{shown}\" does not say which release it is: {:?}", text.trim()))
+}
+
+/// Whether a client of libpq was built with TLS. libpq looks at the mode before it looks for the server, of which there is none.
+fn speaks_tls(program: &Path) -> bool {
+    let mut command = std::process::Command::new(program);
+    command.args(["-D", "-", "-d", "host=/nonexistent sslmode=verify-full"]).stdin(Stdio::null()).env("LC_ALL", "C");
+    command.output().is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains("not compiled in"))
 }
 
 fn is_there(program: &Path) -> bool {

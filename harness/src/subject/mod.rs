@@ -44,6 +44,7 @@ impl Subject {
             return Some("every client starts at once so far".to_owned());
         }
         match self {
+            Self::Builtin if scenario.server.tls => Some("the built-in client does not speak TLS so far".to_owned()),
             Self::Builtin => {
                 let incremental = scenario.clients.iter().any(|client| client.incremental_from.is_some());
                 incremental.then(|| "the built-in client takes no incremental backups so far".to_owned())

@@ -16,19 +16,28 @@ pub struct Serving {
 impl Serving {
     /// Serves a scenario, given as a file's text. The file is written into `directory`, and what the server says.
     pub fn start(directory: &Path, name: &str, scenario: &str) -> Self {
+        Self::start_with(directory, name, scenario, &[])
+    }
+
+    /// The same with more arguments. On a Unix socket the port is 5432.
+    pub fn start_with(directory: &Path, name: &str, scenario: &str, arguments: &[&str]) -> Self {
         let path = directory.join(name).with_extension("toml");
         fs::write(&path, scenario).expect("a scenario file");
         let log = path.with_extension("log");
         let mut process = Command::new(env!("CARGO_BIN_EXE_backstop"))
             .arg("serve")
             .arg(&path)
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).expect("a file"))
             .spawn()
             .expect("backstop serve");
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-        let port = line.trim_end().strip_prefix("listening on 127.0.0.1:").and_then(|port| port.parse().ok());
+        let port = match line.trim_end().strip_prefix("listening on ") {
+            Some(place) if place.starts_with("unix:") => Some(5432),
+            place => place.and_then(|place| place.strip_prefix("127.0.0.1:")?.parse().ok()),
+        };
         let Some(port) = port else {
             let _ = process.kill();
             let said = fs::read_to_string(&log).unwrap_or_default();
