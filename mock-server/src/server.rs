@@ -193,6 +193,12 @@ impl Server {
         lock(&self.shared.recorder).events()
     }
 
+    /// What [`transcript`](Self::transcript) would tell and has not been taken yet, except for the last event of each session
+    /// that is in the middle of data. What is taken is no longer kept: whoever serves for long takes it from time to time.
+    pub fn take_transcript(&self) -> Vec<Event> {
+        lock(&self.shared.recorder).take()
+    }
+
     /// What the server still holds.
     pub fn state(&self) -> ServerState {
         let book = self.shared.book();

@@ -1,11 +1,13 @@
 //! The record of the wire: what was sent and received, in order, in one line each.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// The most events that a transcript keeps. A run that says more is cut, and says so in its last event.
+/// The most events that a transcript keeps. A run that says more is cut, and says so in its last event, unless somebody
+/// [takes](crate::Server::take_transcript) events as they come.
 const MAX_EVENTS: usize = 1 << 20;
 
 /// Who spoke.
@@ -63,6 +65,8 @@ impl fmt::Display for Event {
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     events: Vec<Event>,
+    /// The index of each session's event that the next message may still join.
+    open: BTreeMap<u32, usize>,
 }
 
 /// A message as the transcript shows it.
@@ -80,7 +84,7 @@ pub(crate) struct Said<'a> {
 impl Recorder {
     pub(crate) fn record(&mut self, at: Duration, session: u32, said: &Said<'_>) {
         if said.folds
-            && let Some(last) = self.events.iter_mut().rev().find(|event| event.session == session)
+            && let Some(last) = self.open.get(&session).and_then(|index| self.events.get_mut(*index))
             && last.direction == said.direction
             && last.message == said.message
             && last.detail == said.detail
@@ -89,11 +93,15 @@ impl Recorder {
             last.bytes += said.bytes;
             return;
         }
+        self.open.remove(&session);
         if self.events.len() >= MAX_EVENTS {
             if let Some(last) = self.events.last_mut() {
                 "the transcript is full: what follows is not recorded".clone_into(&mut last.detail);
             }
             return;
+        }
+        if said.folds {
+            self.open.insert(session, self.events.len());
         }
         self.events.push(Event {
             at: u64::try_from(at.as_micros()).unwrap_or(u64::MAX),
@@ -106,6 +114,21 @@ impl Recorder {
         });
     }
 
+    /// Takes the events that no message can join any more: all but the last of each session that sends or receives data.
+    pub(crate) fn take(&mut self) -> Vec<Event> {
+        let open: BTreeSet<usize> = std::mem::take(&mut self.open).into_values().collect();
+        let mut complete = Vec::with_capacity(self.events.len());
+        for (index, event) in std::mem::take(&mut self.events).into_iter().enumerate() {
+            if open.contains(&index) {
+                self.open.insert(event.session, self.events.len());
+                self.events.push(event);
+            } else {
+                complete.push(event);
+            }
+        }
+        complete
+    }
+
     pub(crate) fn events(&self) -> Vec<Event> {
         self.events.clone()
     }
@@ -114,6 +137,29 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn takes_what_is_complete() {
+        let mut recorder = Recorder::default();
+        let say = |recorder: &mut Recorder, session, detail: &str, bytes| {
+            let direction = Direction::Sent;
+            let said = Said { direction, message: "CopyData", detail, bytes, folds: bytes > 0 };
+            recorder.record(Duration::ZERO, session, &said);
+        };
+        let taken = |recorder: &mut Recorder| -> Vec<_> {
+            recorder.take().into_iter().map(|event| (event.detail, event.count)).collect()
+        };
+        say(&mut recorder, 1, "n", 0);
+        say(&mut recorder, 1, "PG_VERSION", 3);
+        say(&mut recorder, 2, "n", 0);
+        assert_eq!(taken(&mut recorder), [("n".to_owned(), 1), ("n".to_owned(), 1)]);
+        say(&mut recorder, 1, "PG_VERSION", 3);
+        assert_eq!(taken(&mut recorder), []);
+        say(&mut recorder, 1, "PG_VERSION", 0);
+        say(&mut recorder, 1, "PG_VERSION", 3);
+        assert_eq!(taken(&mut recorder), [("PG_VERSION".to_owned(), 2), ("PG_VERSION".to_owned(), 1)]);
+        assert_eq!(recorder.events().len(), 1);
+    }
 
     #[test]
     fn folds_what_is_one_stream_of_data() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use backstop_mock::Server;
+use backstop_mock::transcript::Event;
 use tokio::sync::watch;
 
 use super::{config, seed, settle, start};
@@ -78,7 +78,7 @@ pub struct Service {
 }
 
 /// Serves `case` until `cancel` says so. The first line on `out` is `listening on HOST:PORT`, or `listening on unix:DIR`; every event
-/// of the transcript follows on `log` as it happens. Hostile links lead to a directory that goes in the end.
+/// of the transcript follows on `log` once it is complete. Hostile links lead to a directory that goes in the end.
 ///
 /// # Errors
 /// A scenario or data directory that cannot be served, an address that is in use.
@@ -119,24 +119,21 @@ pub async fn serve(
     let serving = listener.run();
     tokio::pin!(serving);
     let mut refresh = tokio::time::interval(REFRESH);
-    let mut shown = 0;
     loop {
         tokio::select! {
             _ = &mut serving => return Ok(()),
             _ = cancel.wait_for(|cancelled| *cancelled) => break,
-            _ = refresh.tick() => shown = show(&server, shown, log)?,
+            _ = refresh.tick() => show(&server.take_transcript(), log)?,
         }
     }
-    show(&server, shown, log)?;
+    show(&server.transcript(), log)?;
     Ok(())
 }
 
-/// Writes the events that were not yet shown and returns how many have been.
-fn show(server: &Server, shown: usize, log: &mut impl Write) -> io::Result<usize> {
-    let events = server.transcript();
-    for event in events.iter().skip(shown) {
+/// Writes events.
+fn show(events: &[Event], log: &mut impl Write) -> io::Result<()> {
+    for event in events {
         writeln!(log, "{event}")?;
     }
-    log.flush()?;
-    Ok(events.len())
+    log.flush()
 }

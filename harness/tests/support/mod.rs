@@ -21,10 +21,15 @@ impl Serving {
 
     /// The same with more arguments. On a Unix socket the port is 5432.
     pub fn start_with(directory: &Path, name: &str, scenario: &str, arguments: &[&str]) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_backstop")), directory, name, scenario, arguments)
+    }
+
+    /// The same with another build of `backstop`.
+    pub fn start_program(program: &Path, directory: &Path, name: &str, scenario: &str, arguments: &[&str]) -> Self {
         let path = directory.join(name).with_extension("toml");
         fs::write(&path, scenario).expect("a scenario file");
         let log = path.with_extension("log");
-        let mut process = Command::new(env!("CARGO_BIN_EXE_backstop"))
+        let mut process = Command::new(program)
             .arg("serve")
             .arg(&path)
             .args(arguments)
@@ -44,6 +49,13 @@ impl Serving {
             unreachable!("backstop serve {}: {line:?}\n{said}", path.display());
         };
         Self { process, port }
+    }
+
+    /// The most memory that the server has had in use so far, in bytes: `VmHWM`, where the system tells it.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
     }
 }
 

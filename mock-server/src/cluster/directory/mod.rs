@@ -1,19 +1,19 @@
 //! A real data directory whose server has been shut down.
 //!
 //! [`load`] checks that it can be served, [`walk`] lists what a base backup sends of it, [`exclude`] knows what is left out.
-//! Its WAL is read from `pg_wal`; new WAL is generated right behind the shutdown checkpoint and never written, with images of
-//! the blocks that [`blocks`] finds in it.
+//! Files are read through [`page_cache`]. Its WAL is read from `pg_wal`; new WAL is generated right behind the shutdown
+//! checkpoint and never written, with images of the blocks that [`blocks`] finds in it.
 
 mod blocks;
 mod exclude;
 mod load;
+mod page_cache;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use backstop_protocol::lsn::Lsn;
@@ -61,19 +61,9 @@ impl Directory {
     }
 }
 
-/// Reads a file on disk from `offset`, as far as it goes.
+/// Reads a file on disk from `offset`, as far as it goes. What was not in the page cache before is not there afterwards.
 pub(super) fn read(path: &Path, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    let file = File::open(path)?;
-    let mut done = 0;
-    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset.saturating_add(done as u64)) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
+    page_cache::read(&File::open(path)?, offset, buf)
 }
 
 /// An error that says which file it is about.
