@@ -52,7 +52,7 @@ pub struct Config {
     /// are only shown. `backstop.compression` lists with what the server was built to compress archives (`gzip, lz4, zstd`
     /// if there is none).
     /// With `backstop.changed_blocks` = `5%` about so many of a synthetic cluster's blocks change from one WAL segment to the
-    /// next (`0%` if there is none); with `backstop.wal_summarizer` = `stuck` WAL is not summarized although it should be.
+    /// next (`0%` if there is none), and three small tables grow, shrink and are rewritten; with `backstop.wal_summarizer` = `stuck` WAL is not summarized although it should be.
     pub settings: BTreeMap<String, String>,
     /// Where the files come from.
     pub source: Source,

@@ -352,8 +352,9 @@ impl Cluster {
     /// Bytes of the files of a tablespace, or of the base directory: what PROGRESS estimates from. What cannot be read
     /// counts as nothing.
     pub fn tablespace_size(&self, oid: Option<u32>) -> u64 {
+        let latest = self.inner.lock().wal.checkpoint_at().redo;
         match &self.inner.files {
-            Files::Synthetic { files, .. } => files.size(oid),
+            Files::Synthetic { files, .. } => files.size(oid, latest),
             Files::Directory(directory) => directory.size(oid).unwrap_or(0),
         }
     }
@@ -400,6 +401,15 @@ impl Cluster {
             // Damage is nothing that WAL knows of.
             Origin::Pages(pages) | Origin::Damaged(pages, _) => pages.changed_since(since, blocks),
             Origin::Nothing | Origin::Bytes(_) | Origin::Zeros | Origin::Disk(_) => Vec::new(),
+        }
+    }
+
+    /// To how many blocks, counted from its first file, a relation was truncated after the start of a backup at `since`, if it
+    /// was: the limit block of WAL summaries, 0 for a relation that was created.
+    pub fn limit_block(&self, entry: &Entry, since: Lsn) -> Option<u32> {
+        match &entry.origin {
+            Origin::Pages(pages) | Origin::Damaged(pages, _) => pages.truncated_since(since),
+            Origin::Nothing | Origin::Bytes(_) | Origin::Zeros | Origin::Disk(_) => None,
         }
     }
 

@@ -26,6 +26,21 @@ impl Rhythm {
         Self { every: 100_u64.checked_div(percent).unwrap_or(0), segment_size, beginning }
     }
 
+    /// Whether anything ever changes.
+    pub(super) fn is_alive(&self) -> bool {
+        self.every > 0
+    }
+
+    /// How many generations have passed since the beginning.
+    pub(super) fn age(&self, generation: u64) -> u64 {
+        generation.saturating_sub(self.segment_size.segment_of(self.beginning))
+    }
+
+    /// The generation in which the cluster was so old.
+    pub(super) fn at_age(&self, age: u64) -> u64 {
+        self.segment_size.segment_of(self.beginning).saturating_add(age)
+    }
+
     /// The generation of a backup that starts at `position`.
     pub(super) fn generation(&self, position: Lsn) -> u64 {
         self.segment_size.segment_of(position.max(self.beginning))

@@ -4,6 +4,7 @@ use backstop_protocol::lsn::Lsn;
 use backstop_protocol::page::{self, BLOCK_SIZE, BLOCKS_PER_FILE, PageHeader};
 
 use super::change::Rhythm;
+use super::life::Life;
 
 /// Bytes in one file of a relation.
 pub(in super::super) const SEGMENT_BYTES: u64 = BLOCK_SIZE as u64 * BLOCKS_PER_FILE as u64;
@@ -58,6 +59,8 @@ pub(in super::super) struct Pages {
     pub(super) rhythm: Rhythm,
     /// Every how many generations each block changes; 0: never.
     pub(super) every: u64,
+    /// Of a relation that does not keep its size; it changes in no other way.
+    pub(super) life: Option<Life>,
     /// As of which generation the file is read.
     pub(super) generation: u64,
 }
@@ -86,11 +89,22 @@ impl Pages {
     pub(in super::super) fn changed_since(&self, since: Lsn, count: u32) -> Vec<u32> {
         let since = self.rhythm.generation(since);
         let changed = |block: &u32| self.last_change(self.first_block.saturating_add(*block)) > Some(since);
-        if self.every == 0 { Vec::new() } else { (0..count).filter(changed).collect() }
+        let changes = self.every > 0 || self.life.is_some();
+        if changes { (0..count).filter(changed).collect() } else { Vec::new() }
+    }
+
+    /// To how many blocks the relation was truncated after the generation of `since`, if it was.
+    pub(in super::super) fn truncated_since(&self, since: Lsn) -> Option<u32> {
+        let (age, blocks) = self.life?.truncated(self.rhythm.age(self.generation))?;
+        (self.rhythm.at_age(age) > self.rhythm.generation(since)).then_some(blocks)
     }
 
     /// The generation in which block `block` of the fork changed last, if it did.
     fn last_change(&self, block: u32) -> Option<u64> {
+        if let Some(life) = self.life {
+            let age = life.written(self.rhythm.age(self.generation), block);
+            return (age > 0).then(|| self.rhythm.at_age(age));
+        }
         self.rhythm.last_change(self.every, mix(word(self.key, block.into()) ^ 4), self.generation)
     }
 
@@ -158,7 +172,18 @@ mod tests {
         let newest_lsn = Lsn(0x200_0000);
         let rhythm = Rhythm::new(20, WalSegmentSize::DEFAULT, newest_lsn);
         let (oldest_lsn, checksums) = (Lsn(0x100_0028), true);
-        Pages { key, layout, first_block, checksums, oldest_lsn, newest_lsn, rhythm, every: 0, generation: 2 }
+        Pages {
+            key,
+            layout,
+            first_block,
+            checksums,
+            oldest_lsn,
+            newest_lsn,
+            rhythm,
+            every: 0,
+            life: None,
+            generation: 2,
+        }
     }
 
     #[test]

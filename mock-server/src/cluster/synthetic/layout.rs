@@ -8,6 +8,7 @@ use backstop_protocol::version::ServerVersion;
 use crate::config::{Config, Role, TablespaceConfig};
 
 use super::contents::Layout;
+use super::life::Life;
 use super::small;
 use super::{Node, NodeKind, Tablespace};
 
@@ -92,11 +93,11 @@ impl Share {
     }
 }
 
-/// The base directory.
-pub(super) fn base(config: &Config, version: ServerVersion, tablespaces: &[Tablespace]) -> Vec<Node> {
+/// The base directory; with tables that do not keep their size if the cluster is `alive`.
+pub(super) fn base(config: &Config, version: ServerVersion, tablespaces: &[Tablespace], alive: bool) -> Vec<Node> {
     let build = |share: Share, user_blocks: u64| {
         let mut builder = Builder { nodes: Vec::new() };
-        databases(&mut builder, version, share, user_blocks);
+        databases(&mut builder, version, share, user_blocks, alive);
         global(&mut builder, version, share);
         top_level(&mut builder, config, version, tablespaces);
         builder
@@ -108,7 +109,7 @@ pub(super) fn base(config: &Config, version: ServerVersion, tablespaces: &[Table
     build(share, rest / BLOCK).nodes
 }
 
-fn databases(builder: &mut Builder, version: ServerVersion, share: Share, user_blocks: u64) {
+fn databases(builder: &mut Builder, version: ServerVersion, share: Share, user_blocks: u64, alive: bool) {
     builder.directory("base");
     let [template0, postgres] = version.initial_databases();
     for database in [1, template0, postgres, USER_DATABASE] {
@@ -125,6 +126,9 @@ fn databases(builder: &mut Builder, version: ServerVersion, share: Share, user_b
         }
         if database == USER_DATABASE {
             user_relations(builder, &directory, user_blocks);
+            if alive {
+                living_relations(builder, &directory);
+            }
         }
         builder.bytes(format!("{directory}/PG_VERSION"), small::version(version));
         builder.bytes(format!("{directory}/pg_filenode.map"), small::relation_map(version, &[1247, 1249, 1255, 1259]));
@@ -145,6 +149,13 @@ fn user_relations(builder: &mut Builder, directory: &str, blocks: u64) {
     builder.fork(format!("{directory}/16394"), Layout::Heap, 0);
     builder.fork(format!("{directory}/16397_init"), Layout::Heap, 0);
     builder.fork(format!("{directory}/16402_init"), Layout::Index, 1);
+}
+
+/// Tables of a cluster that changes.
+fn living_relations(builder: &mut Builder, directory: &str) {
+    for (life, number) in [(Life::Grows, 16_410), (Life::Breathes, 16_413), (Life::IsRewritten, 16_416)] {
+        builder.push(directory, NodeKind::Living(life, number));
+    }
 }
 
 fn global(builder: &mut Builder, version: ServerVersion, share: Share) {

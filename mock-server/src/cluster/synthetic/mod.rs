@@ -9,6 +9,7 @@ mod change;
 pub(super) mod contents;
 mod extra;
 mod layout;
+mod life;
 mod small;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use super::entry::{Entry, EntryKind, Origin};
 use super::{Facts, Tablespace};
 use change::Rhythm;
 use contents::{Pages, SEGMENT_BYTES};
+use life::Life;
 
 pub(super) use extra::damage;
 
@@ -84,12 +86,15 @@ enum NodeKind {
     Bytes(Arc<[u8]>),
     /// A fork of so many bytes, in files of at most 1 GiB.
     Fork(contents::Layout, u64),
+    /// A small relation that does not keep its size, whose name is its first number in its database.
+    Living(Life, u64),
 }
 
 impl Node {
+    /// Bytes that do not change.
     fn size(&self) -> u64 {
         match &self.kind {
-            NodeKind::Directory | NodeKind::Symlink(_) => 0,
+            NodeKind::Directory | NodeKind::Symlink(_) | NodeKind::Living(..) => 0,
             NodeKind::Bytes(bytes) => bytes.len() as u64,
             NodeKind::Fork(_, bytes) => *bytes,
         }
@@ -99,7 +104,7 @@ impl Node {
     fn entries(&self) -> u64 {
         match self.kind {
             NodeKind::Fork(_, bytes) => bytes.div_ceil(SEGMENT_BYTES).max(1),
-            NodeKind::Directory | NodeKind::Symlink(_) | NodeKind::Bytes(_) => 1,
+            NodeKind::Directory | NodeKind::Symlink(_) | NodeKind::Bytes(_) | NodeKind::Living(..) => 1,
         }
     }
 }
@@ -116,7 +121,8 @@ impl Synthetic {
     ) -> Result<Self, ConfigError> {
         check_size("cluster.size", config.size)?;
         let tablespaces = tablespaces(config, facts.version)?;
-        let base: Arc<[Node]> = layout::base(config, facts.version, &tablespaces).into();
+        let rhythm = Rhythm::new(percent, facts.segment_size, wal_start);
+        let base: Arc<[Node]> = layout::base(config, facts.version, &tablespaces, rhythm.is_alive()).into();
         let mut directories = BTreeMap::new();
         for tablespace in &config.tablespaces {
             check_size(&format!("cluster.tablespace {}: size", tablespace.oid), tablespace.size)?;
@@ -133,7 +139,7 @@ impl Synthetic {
             checksums: facts.checksums,
             oldest_lsn: Lsn(facts.segment_size.bytes() + 0x28),
             newest_lsn: wal_start,
-            rhythm: Rhythm::new(percent, facts.segment_size, wal_start),
+            rhythm,
         };
         for (path, blocks) in &synthetic.damaged {
             synthetic.check_damage(path, blocks)?;
@@ -172,10 +178,15 @@ impl Synthetic {
         oid.map_or(Some(&self.base), |oid| self.tablespaces.get(&oid))
     }
 
-    /// Bytes of all files.
-    pub(super) fn size(&self, oid: Option<u32>) -> u64 {
+    /// Bytes of all files as a backup that starts at `position` finds them.
+    pub(super) fn size(&self, oid: Option<u32>, position: Lsn) -> u64 {
+        let age = self.rhythm.age(self.rhythm.generation(position));
+        let size = |node: &Node| match node.kind {
+            NodeKind::Living(life, _) => living_size(life, age),
+            _ => node.size(),
+        };
         let extra = if oid.is_none() { self.extra.iter().map(Entry::size).sum() } else { 0 };
-        extra + self.nodes(oid).map_or(0, |nodes| nodes.iter().map(Node::size).sum::<u64>())
+        extra + self.nodes(oid).map_or(0, |nodes| nodes.iter().map(size).sum::<u64>())
     }
 
     /// Walks the base directory or a tablespace as a backup that starts at `position` finds it. A tablespace that does not exist
@@ -191,15 +202,35 @@ impl Synthetic {
         Walk { synthetic: Arc::clone(self), nodes, in_tablespace: oid, generation, node: 0, file: 0 }.chain(extra)
     }
 
+    /// A table's first file, which never changes.
+    fn pages(&self, key: u64, generation: u64) -> Pages {
+        Pages {
+            key,
+            layout: contents::Layout::Heap,
+            first_block: 0,
+            checksums: self.checksums,
+            oldest_lsn: self.oldest_lsn,
+            newest_lsn: self.newest_lsn,
+            rhythm: self.rhythm,
+            every: 0,
+            life: None,
+            generation,
+        }
+    }
+
     /// The entry for file number `file` of `node`.
     fn entry(&self, node: &Node, file: u64, oid: Option<u32>, generation: u64) -> Entry {
         /// Files were changed last within this many seconds.
         const AGE: u64 = 30 * 86_400;
         let mut name = node.name.clone();
+        let age = self.rhythm.age(generation);
+        if let NodeKind::Living(life, number) = node.kind {
+            name = format!("{name}/{}", number + life.files_before(age));
+        }
         // What a file holds must not depend on where its tablespace is listed.
         let unique = oid.map_or_else(|| name.clone(), |oid| format!("pg_tblspc/{oid}/{name}"));
-        let age = contents::mix(contents::key(self.seed, unique.as_bytes()) ^ file) % AGE;
-        let mut mtime = self.epoch.saturating_sub(age);
+        let key = contents::key(self.seed, unique.as_bytes());
+        let mut mtime = self.epoch.saturating_sub(contents::mix(key ^ file) % AGE);
         let (kind, mode, origin) = match &node.kind {
             NodeKind::Directory => {
                 name.push('/');
@@ -218,23 +249,13 @@ impl Synthetic {
                 }
                 let size = (bytes - file * SEGMENT_BYTES).min(SEGMENT_BYTES);
                 let blocks = file * u64::from(backstop_protocol::page::BLOCKS_PER_FILE);
-                let key = contents::key(self.seed, unique.as_bytes());
                 // Nothing writes to an init fork.
                 let every = if node.name.ends_with("_init") { 0 } else { self.rhythm.of_relation(key) };
-                if every > 0 && generation > self.rhythm.generation(self.newest_lsn) {
+                if every > 0 && age > 0 {
                     mtime = self.epoch;
                 }
-                let pages = Pages {
-                    key,
-                    layout: *layout,
-                    first_block: u32::try_from(blocks).unwrap_or(u32::MAX),
-                    checksums: self.checksums,
-                    oldest_lsn: self.oldest_lsn,
-                    newest_lsn: self.newest_lsn,
-                    rhythm: self.rhythm,
-                    every,
-                    generation,
-                };
+                let first_block = u32::try_from(blocks).unwrap_or(u32::MAX);
+                let pages = Pages { layout: *layout, first_block, every, ..self.pages(key, generation) };
                 let path = if file > 0 { format!("{unique}.{file}") } else { unique.clone() };
                 let origin = match self.damaged.get(&path) {
                     Some(blocks) => Origin::Damaged(pages, Arc::clone(blocks)),
@@ -242,9 +263,20 @@ impl Synthetic {
                 };
                 (EntryKind::File { size }, 0o600, origin)
             }
+            NodeKind::Living(life, _) => {
+                if age > 0 {
+                    mtime = self.epoch;
+                }
+                let pages = Pages { life: Some(*life), ..self.pages(key, generation) };
+                (EntryKind::File { size: living_size(*life, age) }, 0o600, Origin::Pages(pages))
+            }
         };
         Entry { name: name.into_bytes(), kind, mode, mtime, origin }
     }
+}
+
+fn living_size(life: Life, age: u64) -> u64 {
+    u64::from(life.blocks(age)) * backstop_protocol::page::BLOCK_SIZE as u64
 }
 
 /// Goes through a layout, one entry at a time.

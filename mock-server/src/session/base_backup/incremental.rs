@@ -120,7 +120,9 @@ impl Session {
         if !may_be_incremental(file, size) || !incremental.prior.has_relation_file(path) {
             return None;
         }
-        header(size, self.shared.cluster.changed_blocks(entry, incremental.since))
+        let cluster = &self.shared.cluster;
+        let limit = cluster.limit_block(entry, incremental.since);
+        header(size, file.segment, limit, cluster.changed_blocks(entry, incremental.since))
     }
 }
 
@@ -131,13 +133,20 @@ fn may_be_incremental(file: RelationFile, size: u64) -> bool {
     file.fork != Fork::FreeSpaceMap && size > 0 && size.is_multiple_of(block) && size / block <= BLOCKS_PER_FILE.into()
 }
 
-/// The header for a file of `size` bytes of which `blocks` changed; none if they are more than 90 percent of it.
-fn header(size: u64, blocks: Vec<u32>) -> Option<IncrementalHeader> {
+/// The header for a file of `size` bytes of which `blocks` changed, in a relation that had as few as `limit` blocks meanwhile;
+/// none if it was created, lay wholly behind its relation's end, or changed by more than 90 percent.
+fn header(size: u64, segment: u32, limit: Option<u32>, blocks: Vec<u32>) -> Option<IncrementalHeader> {
     let length = u32::try_from(size / BLOCK_SIZE as u64).ok()?;
+    let first_block = segment.checked_mul(BLOCKS_PER_FILE)?;
+    if limit.is_some_and(|limit| limit <= first_block) {
+        return None;
+    }
     if blocks.len() as u64 * 10 > u64::from(length) * 9 {
         return None;
     }
-    IncrementalHeader::new(length, blocks).ok()
+    // Blocks before the limit may still come from the backup before.
+    let kept = limit.map_or(0, |limit| (limit - first_block).min(BLOCKS_PER_FILE));
+    IncrementalHeader::new(length.max(kept), blocks).ok()
 }
 
 /// Where the WAL begins that a backup with these ranges needs, and on which timeline, in a server whose timelines are
@@ -220,9 +229,15 @@ mod tests {
 
     #[test]
     fn nine_tenths_are_the_most() {
-        let blocks = |count: u32| header(10 * 8192, (0..count).collect()).map(|header| header.blocks().len());
+        let blocks = |count: u32| header(10 * 8192, 0, None, (0..count).collect()).map(|header| header.blocks().len());
         assert_eq!([blocks(0), blocks(9), blocks(10)], [Some(0), Some(9), None]);
-        assert_eq!(header(10 * 8192, vec![]).map(|header| header.truncation_block_length()), Some(10));
+        let length =
+            |segment, limit| header(10 * 8192, segment, limit, vec![]).map(|header| header.truncation_block_length());
+        assert_eq!([length(0, None), length(0, Some(3)), length(0, Some(12))], [Some(10), Some(10), Some(12)]);
+        // A relation that was shorter than the file's first block, and one that lost blocks of a later file.
+        assert_eq!([length(0, Some(0)), length(2, Some(2 * BLOCKS_PER_FILE))], [None, None]);
+        assert_eq!(length(1, Some(BLOCKS_PER_FILE + 1)), Some(10));
+        assert_eq!(length(1, Some(4 * BLOCKS_PER_FILE)), Some(BLOCKS_PER_FILE));
     }
 
     #[test]

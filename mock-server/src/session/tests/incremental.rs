@@ -144,6 +144,38 @@ async fn a_chain_is_put_together_to_what_the_server_has() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn relations_grow_shrink_come_and_go() {
+    let server = Server::new(living(ServerVersion::V18)).unwrap();
+    let mut client = Client::start(&server, "test").await;
+    let full = take(&mut client, "BASE_BACKUP (CHECKPOINT 'fast', WAIT false, MANIFEST 'yes')").await;
+    let (mut files, mut manifest) = (full.files, full.manifest);
+    let of = |number: u32| format!("base/16384/{number}").into_bytes();
+    let (mut grown, mut shrunk, mut created) = (0, 0, 0);
+    for _ in 0..9 {
+        upload(&mut client, &manifest).await;
+        let taken = take(&mut client, INCREMENTAL).await;
+        let before = files;
+        files = combine(&before, &taken.files);
+        assert_true(&server, &files);
+        let size = |files: &BTreeMap<Vec<u8>, Vec<u8>>, number| files.get(&of(number)).map_or(0, Vec::len);
+        grown += usize::from(size(&files, 16_410) > size(&before, 16_410));
+        if size(&files, 16_413) < size(&before, 16_413) {
+            shrunk += 1;
+            assert_eq!(taken.files[&name(&of(16_413))].len(), 12, "what is left has not changed");
+        }
+        // A file that is new is sent whole, and the one before it is gone.
+        for number in (16_417..16_420).filter(|number| !before.contains_key(&of(*number))) {
+            if let Some(content) = taken.files.get(&of(number)) {
+                created += 1;
+                assert!(!content.is_empty() && !files.contains_key(&of(number - 1)));
+            }
+        }
+        manifest = taken.manifest;
+    }
+    assert!(grown == 9 && shrunk >= 2 && created >= 2, "{grown} {shrunk} {created}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn several_backups_can_build_on_one_upload() {
     let server = Server::new(living(ServerVersion::V18)).unwrap();
     let mut client = Client::start(&server, "test").await;
