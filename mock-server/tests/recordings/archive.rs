@@ -32,6 +32,7 @@ pub(crate) struct Member {
     pub(crate) content: Vec<u8>,
     /// Header fields that are the same in all members, but for owner and group, who are the machine's own.
     fixed: String,
+    size: u64,
     checksum_right: bool,
 }
 
@@ -176,6 +177,9 @@ fn set(wanted: &[Member], got: &[Member]) -> Result<(), String> {
 fn attributes(wanted: &Member, got: &Member) -> Result<(), String> {
     // The recorder named ordinary members only, and made a standby with a file of its own.
     let described = wanted.kind != '?' && wanted.name != "standby.signal";
+    if described && wanted.name == "global/pg_control" && wanted.size != got.size {
+        return Err(format!("archive: {}: {} bytes instead of {}", got.name, got.size, wanted.size));
+    }
     let of = |member: &Member| (member.kind, member.mode.clone(), member.link.clone());
     if described && of(wanted) != of(got) {
         return Err(format!("archive: {}: type, mode and link {:?} instead of {:?}", got.name, of(got), of(wanted)));
@@ -232,13 +236,21 @@ fn recorded_member(value: &Value) -> Option<Member> {
         mode: text("mode"),
         link: text("linkname"),
         content: text("content").into_bytes(),
+        size: value["size"].as_u64().unwrap_or_default(),
         ..Member::default()
     };
     (!is_relation_file(&member)).then_some(member)
 }
 
 fn fixed_fields(recorded: &Value) -> String {
-    ["magic", "version", "devmajor", "devminor"].map(|key| recorded[key].as_str().unwrap_or_default()).join("|")
+    let text = |key: &str| recorded[key].as_str().unwrap_or_default().to_owned();
+    let fields = ["magic", "version", "devmajor", "devminor"].map(text);
+    [fields.join("|"), form(&text("uid")), form(&text("gid"))].join("|")
+}
+
+/// Numbers differ from machine to machine, their form does not.
+fn form(number: &str) -> String {
+    number.chars().map(|c| if c.is_digit(8) { '0' } else { c }).collect()
 }
 
 fn member(block: &[u8]) -> (Member, u64) {
@@ -264,7 +276,8 @@ fn member(block: &[u8]) -> (Member, u64) {
         mode: raw(100, 8).trim_end_matches('\0').to_owned(),
         link: text(157, 100),
         content: Vec::new(),
-        fixed: [raw(257, 6), raw(263, 2), raw(329, 8), raw(337, 8)].join("|"),
+        fixed: [raw(257, 6), raw(263, 2), raw(329, 8), raw(337, 8), form(&raw(108, 8)), form(&raw(116, 8))].join("|"),
+        size,
         checksum_right: sum == octal(148, 8),
     };
     (member, size)

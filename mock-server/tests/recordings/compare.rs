@@ -1,9 +1,9 @@
 //! What of two answers must be equal, and what may differ between two servers.
 //!
-//! Equal are types, order and fields of messages, texts, types of columns, error codes, the file and routine of an error.
-//! Another server has another system identifier, other positions in its WAL, process ids, keys, salts, nonces, times, sizes and
-//! line numbers. Positions of both servers must correspond: equal ones stay equal, their order is kept, and the beginning of a
-//! segment and of its first record correspond to the same.
+//! Equal are types, order and fields of messages, texts, types of columns, error codes, the file, line and routine of an error.
+//! Another server has another system identifier, other positions in its WAL, process ids, keys, salts, nonces, times and sizes.
+//! Positions of both servers must correspond: equal ones stay equal, their order is kept, and the beginning of a segment and of
+//! its first record correspond to the same.
 
 use std::collections::BTreeMap;
 
@@ -39,6 +39,8 @@ impl Correspondence {
         }
         for ((label, expected_value), (_, value)) in expected.fields.iter().zip(&got.fields) {
             let same = match (expected_value, value) {
+                // Two rules of the grammar say the same of a timeline.
+                (Some(_), Some(_)) if label == "L" && expected.field("M") == Some("invalid timeline 0") => Ok(()),
                 (None, None) => Ok(()),
                 (Some(wanted), Some(value)) => self.field(expected.tag, label, wanted, value),
                 _ => Err("one is NULL".to_owned()),
@@ -55,7 +57,6 @@ impl Correspondence {
         match (tag, label) {
             (b'K', "pid") | (b'R', "salt") => Ok(()),
             (b'R', "data") => scram(expected, got),
-            (b'E' | b'N', "L") => need(got.parse::<u32>().is_ok(), "no number of a line"),
             (b'D', label) if SIZES.contains(&label) => need(got.parse::<u64>().is_ok(), "no number"),
             (b'D', "snapshot_name") => need(expected.len() == got.len(), "another form of name"),
             _ => self.text(expected, got),

@@ -53,18 +53,13 @@ pub(crate) enum Back {
         start: Option<u64>,
         end: u64,
         keepalives: usize,
+        /// Whether any keepalive wanted an answer.
+        asks: bool,
         /// Bytes of messages of which only the length was kept.
         more: u64,
     },
     /// CopyData of an archive or a manifest.
-    Run {
-        content: String,
-        messages: u64,
-        largest: u64,
-        last: u64,
-        head: String,
-        tail: String,
-    },
+    Run(Run),
     /// What an archive held.
     Archive(Value),
     /// The answer to SSLRequest or GSSENCRequest.
@@ -72,6 +67,20 @@ pub(crate) enum Back {
     /// The connection ended inside a message.
     Unframed,
     Eof,
+}
+
+/// A run of CopyData.
+pub(crate) struct Run {
+    /// `tar`, `manifest`, or `other` if it was compressed.
+    pub(crate) content: String,
+    pub(crate) messages: u64,
+    /// Bytes of the largest payload among the most common ones, and of the last.
+    pub(crate) largest: u64,
+    pub(crate) last: u64,
+    pub(crate) head: String,
+    pub(crate) tail: String,
+    /// Whether a `p` message followed.
+    pub(crate) progress: bool,
 }
 
 /// All sessions of a release.
@@ -131,6 +140,13 @@ impl Session {
             return;
         }
         let number = line["n"].as_u64().unwrap_or_default();
+        if line["kind"] == "p" && line["dir"] == "B" {
+            // How far an archive has got is told about once a second, and at its end.
+            if let Some(Event::Back { back: Back::Run(run), .. }) = self.events.last_mut() {
+                run.progress = true;
+            }
+            return;
+        }
         if line["dir"] == "F" {
             let front = front(line, number);
             self.events.push(Event::Front(front));
@@ -158,22 +174,21 @@ impl Session {
         };
         match (before, &back) {
             (
-                Some(Back::Wal { start, end, keepalives, .. }),
-                Back::Wal { start: next, end: later, keepalives: others, .. },
+                Some(Back::Wal { start, end, keepalives, asks, .. }),
+                Back::Wal { start: next, end: later, keepalives: others, asks: asks_too, .. },
             ) => {
                 *start = start.or(*next);
                 *end = (*later).max(*end);
                 *keepalives += *others;
+                *asks |= *asks_too;
                 return;
             }
-            (
-                Some(Back::Run { content, messages, largest, last, tail, .. }),
-                Back::Run { content: same, messages: more, largest: other, last: later, tail: end, .. },
-            ) if content == same => {
-                *messages += *more;
-                *largest = (*largest).max(*other);
-                *last = *later;
-                tail.clone_from(end);
+            (Some(Back::Run(run)), Back::Run(more)) if run.content == more.content => {
+                run.messages += more.messages;
+                run.largest = run.largest.max(more.largest);
+                run.last = more.last;
+                run.tail.clone_from(&more.tail);
+                run.progress = false;
                 return;
             }
             _ => {}
@@ -215,14 +230,14 @@ fn back(line: &Value, decoder: &mut Decoder) -> Option<Back> {
     if line["run"] == true {
         let content = text("content");
         if content.starts_with("w messages") {
-            return Some(Back::Wal { start: None, end: 0, keepalives: 0, more: number("payload_bytes") });
+            return Some(Back::Wal { start: None, end: 0, keepalives: 0, asks: false, more: number("payload_bytes") });
         }
         let sizes = line["payload_sizes_most_common"].as_array().cloned().unwrap_or_default();
         let largest = sizes.iter().filter_map(|size| size[0].as_u64()).max().unwrap_or_default();
         let (messages, last) = (number("messages"), number("last_payload_size"));
         // What is no text was recorded in hexadecimal.
         let head = if content == "other" { text("head_hex") } else { text("head") };
-        return Some(Back::Run { content, messages, largest, last, head, tail: text("tail") });
+        return Some(Back::Run(Run { content, messages, largest, last, head, tail: text("tail"), progress: false }));
     }
     match (line["type"].as_str()?, line["name"].as_str().unwrap_or_default()) {
         ("", "SingleByteReply") => Some(Back::Byte(*unhex(line["hex"].as_str()?).first()?)),
@@ -238,10 +253,9 @@ fn back(line: &Value, decoder: &mut Decoder) -> Option<Back> {
             let length = number("payload_len");
             let start = if data { lsn("start") } else { None };
             let end = start.map_or(0, |start| start + length);
-            Some(Back::Wal { start, end, keepalives: usize::from(!data), more: 0 })
+            let asks = line["reply_requested"] == 1;
+            Some(Back::Wal { start, end, keepalives: usize::from(!data), asks, more: 0 })
         }
-        // How far an archive has got is told about once a second.
-        ("d", _) if line["kind"] == "p" => None,
         _ => {
             let bytes = unhex(line["hex"].as_str()?);
             let (tag, body) = (*bytes.first()?, bytes.get(5..)?);

@@ -1,8 +1,9 @@
 //! Plays the client's half of a recording and compares the server's.
 //!
 //! What depends on when something arrived is folded: `w` and `k` messages between two other events are one piece of WAL, of
-//! which beginning, contiguity and end are compared; a run of CopyData with bytes of an archive is one run wherever progress
-//! reports (`p`, once a second) or WARNINGs stand in it; a connection that ends inside a message has ended.
+//! which beginning, contiguity, the form of the messages and the end are compared; a run of CopyData with bytes of an archive is
+//! one run wherever progress reports (`p`, once a second) stand in it, of which the last is compared and every one must be true;
+//! a connection that ends inside a message has ended.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::archive::Archive;
 use crate::compare::Correspondence;
 use crate::message::{Decoder, Message};
 use crate::peer::{Heard, Peer};
-use crate::recording::{Back, Event, Front, Session};
+use crate::recording::{self, Back, Event, Front, Session};
 use crate::stage::{self, Deed, Stage, When};
 use crate::upload;
 
@@ -70,6 +71,8 @@ struct Replay<'a> {
     decoder: Decoder,
     same: Correspondence,
     archive: Option<Archive>,
+    /// Bytes of the archives of this backup.
+    archived: u64,
     /// Queries that were sent.
     queries: Vec<String>,
     /// CopyData messages that came.
@@ -78,6 +81,7 @@ struct Replay<'a> {
     notices: usize,
     in_copy_both: bool,
     early_keepalives: usize,
+    early_asks: bool,
     said_terminate: bool,
     salt: [u8; 4],
     scram: Option<ScramSha256>,
@@ -103,11 +107,13 @@ impl<'a> Replay<'a> {
             decoder: Decoder::default(),
             same: Correspondence::default(),
             archive: None,
+            archived: 0,
             queries: Vec::new(),
             copied: 0,
             notices: 0,
             in_copy_both: false,
             early_keepalives: 0,
+            early_asks: false,
             said_terminate: false,
             salt: [0; 4],
             scram: None,
@@ -295,15 +301,16 @@ impl<'a> Replay<'a> {
                 }
                 Ok(())
             }
-            Back::Wal { start, end, keepalives, .. } => self.expect_wal(*start, *end, *keepalives).await,
-            Back::Run { content, messages, largest, last, head, tail } => {
-                let limit = if limited { *messages } else { u64::MAX };
-                let run = self.run(content, limit).await?;
+            Back::Wal { start, end, keepalives, asks, .. } => self.expect_wal(*start, *end, *keepalives, *asks).await,
+            Back::Run(recorded) => {
+                let limit = if limited { recorded.messages } else { u64::MAX };
+                let run = self.run(&recorded.content, limit).await?;
                 if run.messages == 0 {
                     let next = self.peer.hear(PATIENCE).await;
+                    let content = &recorded.content;
                     return Err(format!("expected CopyData with {content}, got {}", self.describe(next)));
                 }
-                run.compare(content, *messages, *largest, *last, head, tail, limited, &mut self.same)
+                run.compare(recorded, limited, &mut self.same)
             }
             Back::Archive(summary) => {
                 let archive = self.archive.take().unwrap_or_default();
@@ -359,25 +366,44 @@ impl<'a> Replay<'a> {
             (b'R', [0, 0, 0, 11, data @ ..]) => self.challenge = data.to_vec(),
             (b'K', body) => self.key = body.to_vec(),
             (b'W', _) => self.in_copy_both = true,
-            (b'c' | b'Z', _) => self.in_copy_both = false,
+            (b'c', _) => self.in_copy_both = false,
+            (b'Z', _) => {
+                self.in_copy_both = false;
+                self.archived = 0;
+            }
             (b'd', _) => self.copied += 1,
             _ => {}
         }
     }
 
-    async fn expect_wal(&mut self, start: Option<u64>, end: u64, recorded_keepalives: usize) -> Result<(), String> {
+    async fn expect_wal(
+        &mut self,
+        start: Option<u64>,
+        end: u64,
+        recorded_keepalives: usize,
+        recorded_asks: bool,
+    ) -> Result<(), String> {
         let (mut first, mut next, mut keepalives) = (None, 0, std::mem::take(&mut self.early_keepalives));
+        let mut asks = keepalives > 0 && self.early_asks;
         loop {
             match self.peer.hear(QUIET).await {
                 Heard::Message(b'd', body) if body.first() == Some(&b'w') && body.len() >= 25 => {
-                    let begin = body[1..9].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+                    let position = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+                    let (begin, limit) = (position(&body[1..9]), position(&body[9..17]));
                     if first.is_some() && begin != next {
                         return Err(format!("WAL goes on at {begin:X} behind {next:X}"));
                     }
                     first = first.or(Some(begin));
                     next = begin + (body.len() as u64 - 25);
+                    // `XLogSendPhysical`: 16 pages, or less up to where WAL can be sent.
+                    if next - begin > 128 << 10 || (next != limit && !next.is_multiple_of(8192)) || next > limit {
+                        return Err(format!("a message of WAL from {begin:X} to {next:X} of {limit:X}"));
+                    }
                 }
-                Heard::Message(b'd', body) if body.first() == Some(&b'k') => keepalives += 1,
+                Heard::Message(b'd', body) if body.first() == Some(&b'k') => {
+                    keepalives += 1;
+                    asks |= body.last() == Some(&1);
+                }
                 Heard::Message(tag, body) => {
                     self.peer.unhear(tag, body);
                     break;
@@ -385,7 +411,12 @@ impl<'a> Replay<'a> {
                 Heard::Silence | Heard::End => break,
             }
         }
+        // At its end a server asks again and again, until the client has answered.
+        if asks != recorded_asks && (recorded_asks || self.session.group != "shutdown") {
+            return Err(format!("a keepalive wants an answer: {asks} instead of {recorded_asks}"));
+        }
         // A keepalive that was recorded behind what the client said about the WAL before it.
+        self.early_asks = asks;
         self.early_keepalives = keepalives.saturating_sub(recorded_keepalives);
         match (start, first) {
             (Some(start), Some(first)) => {
@@ -418,7 +449,14 @@ impl<'a> Replay<'a> {
                     let payload = match body.first() {
                         _ if whole => &body[..],
                         Some(b'd') => &body[1..],
-                        Some(b'p') => continue,
+                        Some(b'p') => {
+                            run.progress = true;
+                            let told = body[1..].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+                            if content == "tar" && told != self.archived {
+                                return Err(format!("progress of {told} after {} bytes", self.archived));
+                            }
+                            continue;
+                        }
                         _ => {
                             self.peer.unhear(b'd', body);
                             break;
@@ -426,6 +464,7 @@ impl<'a> Replay<'a> {
                     };
                     run.add(payload);
                     if content == "tar" {
+                        self.archived += payload.len() as u64;
                         self.archive.get_or_insert_default().feed(payload);
                     }
                 }
@@ -456,6 +495,8 @@ struct Run {
     largest: u64,
     last: u64,
     content: Vec<u8>,
+    /// Whether a `p` message came last.
+    progress: bool,
 }
 
 impl Run {
@@ -463,6 +504,7 @@ impl Run {
         /// No manifest of these clusters is larger.
         const KEPT: usize = 4 << 20;
         self.messages += 1;
+        self.progress = false;
         self.last = payload.len() as u64;
         self.largest = self.largest.max(self.last);
         if self.content.len() < KEPT {
@@ -470,20 +512,14 @@ impl Run {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of a recorded run")]
-    fn compare(
-        &self,
-        content: &str,
-        messages: u64,
-        largest: u64,
-        last: u64,
-        head: &str,
-        tail: &str,
-        limited: bool,
-        same: &mut Correspondence,
-    ) -> Result<(), String> {
+    fn compare(&self, recorded: &recording::Run, limited: bool, same: &mut Correspondence) -> Result<(), String> {
+        let recording::Run { content, messages, largest, last, head, tail, progress } = recorded;
+        let (messages, largest, last) = (*messages, *largest, *last);
+        if *progress && !self.progress {
+            return Err(format!("{content}: no message tells the progress at its end"));
+        }
         // How large messages get shows only where there is enough to say; a file is sent in pieces of 32 kB.
-        let most = match content {
+        let most = match content.as_str() {
             "manifest" => largest,
             "tar" => 32_768,
             // One block of LZ4, however well its content compresses: `LZ4F_compressBound` of 32 kB.
