@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use backstop_mock::Server;
 use backstop_mock::cluster::Cluster;
-use backstop_mock::config::{Config, Source, TablespaceConfig, TlsConfig};
+use backstop_mock::config::{Config, DamagedPages, ExtraFile, Source, TablespaceConfig, TlsConfig};
 use backstop_mock::fault::{Action, Fault};
 use backstop_mock::transcript::Direction;
 use backstop_mock::units::ByteSize;
@@ -80,6 +80,8 @@ pub fn config(case: &Case, seed: u64, outside: &Path) -> Result<Config, String> 
         source: scenario.cluster.source.clone(),
         size: scenario.cluster.size.0,
         tablespaces: tablespaces.collect(),
+        extra_files: scenario.cluster.files.iter().map(ExtraFile::from).collect(),
+        damaged_pages: scenario.cluster.damage.iter().map(DamagedPages::from).collect(),
         wal_start: scenario.cluster.wal_start,
         wal_rate: scenario.cluster.wal_rate.0,
         seed,

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use backstop_mock::config::TablespaceConfig;
 pub use backstop_mock::config::{Auth, HbaRule, Role, RoleConfig, Source};
+use backstop_mock::config::{DamagedPages, ExtraFile, ExtraFileKind, TablespaceConfig};
 use backstop_mock::units::{ByteRate, ByteSize, Span};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::version::ServerVersion;
@@ -135,6 +135,12 @@ pub struct Cluster {
     /// Its tablespaces besides `pg_default` and `pg_global`.
     #[serde(rename = "tablespace")]
     pub tablespaces: Vec<Tablespace>,
+    /// Files in its data directory that are not PostgreSQL's.
+    #[serde(rename = "file", skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<ClusterFile>,
+    /// Pages that do not agree with their checksums.
+    #[serde(rename = "damage", skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<Damage>,
 }
 
 impl Default for Cluster {
@@ -145,6 +151,8 @@ impl Default for Cluster {
             wal_start: None,
             wal_rate: ByteRate(0),
             tablespaces: Vec::new(),
+            files: Vec::new(),
+            damage: Vec::new(),
         }
     }
 }
@@ -166,6 +174,58 @@ impl From<&Tablespace> for TablespaceConfig {
     fn from(tablespace: &Tablespace) -> Self {
         let Tablespace { oid, location, size } = tablespace;
         Self { oid: *oid, location: location.clone(), size: size.0 }
+    }
+}
+
+/// A file in the data directory that is not PostgreSQL's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ClusterFile {
+    /// Where it is, below the data directory.
+    pub path: String,
+    /// What it is.
+    pub kind: FileKind,
+}
+
+/// What a file is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// A file with this content.
+    Text(String),
+    /// A sparse file of zeros.
+    Sparse(ByteSize),
+    /// A directory.
+    Directory,
+    /// A fifo, a socket, a device or a link: nothing that a backup can hold.
+    Special,
+}
+
+impl From<&ClusterFile> for ExtraFile {
+    fn from(file: &ClusterFile) -> Self {
+        let (kind, mode) = match &file.kind {
+            FileKind::Text(text) => (ExtraFileKind::Content(text.clone().into_bytes()), 0o600),
+            FileKind::Sparse(size) => (ExtraFileKind::Sparse(size.0), 0o600),
+            FileKind::Directory => (ExtraFileKind::Directory, 0o700),
+            FileKind::Special => (ExtraFileKind::Special, 0o600),
+        };
+        Self { path: file.path.clone().into_bytes(), kind, mode }
+    }
+}
+
+/// Pages of one file whose content has changed behind the server's back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Damage {
+    /// The file as in the manifest: `base/16384/16385`.
+    pub path: String,
+    /// Blocks of that file, from 0.
+    pub blocks: Vec<u32>,
+}
+
+impl From<&Damage> for DamagedPages {
+    fn from(damage: &Damage) -> Self {
+        Self { path: damage.path.clone(), blocks: damage.blocks.clone() }
     }
 }
 

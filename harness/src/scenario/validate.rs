@@ -145,7 +145,7 @@ impl Checks<'_> {
                 return self.refuse(&way("source"), "directory is empty");
             }
             // A real data directory is what it is.
-            let own = ["size", "wal-start", "tablespace"].map(way);
+            let own = ["size", "wal-start", "tablespace", "file", "damage"].map(way);
             let server = ["version", "timeline", "checksums", "wal-segment-size"].map(|key| at("server").to(key));
             if let Some(way) = own.iter().chain(&server).find(|way| self.document.has(way)) {
                 return self
