@@ -80,7 +80,8 @@ fn read_wal(copy: &Path, start: Lsn, end: Lsn) -> Streamed {
         start,
     });
     for segment in size.segment_of(start).. {
-        let Ok(content) = fs::read(copy.join("pg_wal").join(WalFileName::new(timeline, segment, size).to_string())) else {
+        let Ok(content) = fs::read(copy.join("pg_wal").join(WalFileName::new(timeline, segment, size).to_string()))
+        else {
             break;
         };
         let read = reader.push_with(&content, |read| {
