@@ -14,8 +14,21 @@ impl Session {
         slots.iter().map(|slot| columns.iter().map(|(name, _)| self.slot_column(slot, name)).collect()).collect()
     }
 
-    /// A column of a physical slot: those that are about decoding are NULL.
+    /// A column of a slot. Those that are about decoding are NULL for a physical one.
     fn slot_column(&self, slot: &SlotState, column: &str) -> Value {
+        if let Some(logical) = &slot.logical {
+            match column {
+                "plugin" => return Value::Text(logical.plugin.clone()),
+                "slot_type" => return Value::Text("logical".to_owned()),
+                "datoid" => return Value::Int(self.database_oid(&logical.database).into()),
+                "database" => return Value::Text(logical.database.clone()),
+                "confirmed_flush_lsn" => return Value::Lsn(logical.confirmed_flush),
+                "two_phase" => return Value::Bool(logical.two_phase),
+                "conflicting" => return Value::Bool(false),
+                "failover" => return Value::Bool(logical.failover),
+                _ => {}
+            }
+        }
         let reason = slot.invalidation_reason.map(|reason| Value::Text(reason.name().to_owned()));
         match column {
             "slot_name" => Value::Text(slot.name.clone()),
@@ -34,5 +47,11 @@ impl Session {
             "inactive_since" if slot.active_pid.is_none() => Value::Time(self.shared.cluster.epoch()),
             _ => Value::Null,
         }
+    }
+
+    /// The OID of one of the two databases that take connections.
+    fn database_oid(&self, database: &str) -> u32 {
+        let [_, postgres] = self.version.initial_databases();
+        if database == "postgres" { postgres } else { 1 }
     }
 }

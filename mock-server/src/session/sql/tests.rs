@@ -182,6 +182,19 @@ async fn a_smart_shutdown_waits_for_the_exclusive_backup() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn logical_slots_are_shown() {
+    let mut config = config(ServerVersion::V16, vec![]);
+    config.settings.insert("wal_level".to_owned(), "logical".to_owned());
+    let server = Server::new(config).expect("a server");
+    let slot = crate::cluster::LogicalSlot::new("pgoutput", "postgres");
+    let point = server.cluster().create_logical_slot("l", false, 1, slot).expect("a slot");
+    let mut client = session(&server).await;
+    let query =
+        "SELECT plugin, slot_type, datoid, database, confirmed_flush_lsn, conflicting FROM pg_replication_slots";
+    assert_eq!(ask(&mut client, query).await, format!("pgoutput | logical | 5 | postgres | {point} | f"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_listed_is_refused() {
     let server = server(ServerVersion::V18, vec![]);
     let mut client = session(&server).await;
