@@ -126,7 +126,7 @@ fn wrong_usage_is_status_2() {
         &["run", "--server", "docker=postgres"],
         &["run", "--partition", "6/5"],
         &["run", "--jobs", "0"],
-        &["run", "--report", "tap=-"],
+        &["run", "--report", "yaml=-"],
         &["run", "--report", "json=-", "--report", "junit=-"],
         &["serve", "sound/plain", "--listen", "nowhere"],
         &["serve", "sound/releases"],

@@ -81,7 +81,14 @@ impl Tool {
     pub fn cannot_run(&self, case: &Case) -> Option<String> {
         let server = case.scenario.server.version;
         let incremental = case.scenario.clients.iter().any(|client| client.incremental_from.is_some());
+        let compressed = case.scenario.clients.iter().any(|client| client.compress.is_some());
         match &self.kind {
+            Kind::PgBasebackup { release, .. } if compressed && !release.has_archive_stream() => {
+                Some("pg_basebackup asks no server to compress before 15".to_owned())
+            }
+            Kind::Exec { .. } if compressed => {
+                Some("an exec template says by itself whether a backup is compressed".to_owned())
+            }
             Kind::PgBasebackup { release, .. } if incremental && !release.has_incremental() => {
                 Some("pg_basebackup has no incremental backups before 17".to_owned())
             }
@@ -145,6 +152,9 @@ fn pg_basebackup(program: &Path, invocation: &Invocation<'_>) -> Command {
     }
     if let Some(manifest) = manifest {
         command.arg("-i").arg(manifest);
+    }
+    if let Some(compress) = &client.compress {
+        command.arg(format!("--compress={compress}"));
     }
     if let Some(rate) = client.max_rate {
         command.arg(format!("--max-rate={}", kilobytes_per_second(rate)));

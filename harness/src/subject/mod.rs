@@ -37,14 +37,18 @@ impl Subject {
         if scenario.clients.iter().any(|client| client.tool != model::Tool::Basebackup) {
             return Some("only base backups can be driven so far".to_owned());
         }
-        if scenario.clients.iter().any(|client| client.compress.is_some()) {
-            return Some("compressed backups cannot be driven so far".to_owned());
+        let compresses = |client: &&model::Client| client.compress.is_some();
+        if scenario.clients.iter().filter(compresses).any(|client| client.format == model::Format::Tar) {
+            return Some("compressed archives cannot be judged so far".to_owned());
         }
         if scenario.clients.iter().any(|client| client.starts.is_some()) {
             return Some("every client starts at once so far".to_owned());
         }
         match self {
             Self::Builtin if scenario.server.tls => Some("the built-in client does not speak TLS so far".to_owned()),
+            Self::Builtin if scenario.clients.iter().any(|client| client.compress.is_some()) => {
+                Some("the built-in client knows no compression so far".to_owned())
+            }
             Self::Builtin => {
                 let incremental = scenario.clients.iter().any(|client| client.incremental_from.is_some());
                 incremental.then(|| "the built-in client takes no incremental backups so far".to_owned())
