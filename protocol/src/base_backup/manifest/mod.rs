@@ -7,6 +7,7 @@
 mod checksum;
 mod hex;
 mod json;
+mod numbers;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -66,7 +67,7 @@ impl Manifest {
     ///
     /// As strict as `parse_manifest.c` of 18, with its texts: the version comes first, the checksum last; unknown fields are
     /// refused, missing sections are not; no path may occur twice. Stricter in one thing: numbers and WAL positions end where
-    /// their digits end.
+    /// their digits end. What a server takes of an upload it takes as servers do, see [`ManifestUpload`].
     ///
     /// # Errors
     /// The first problem, in the order in which `pg_verifybackup` meets them.

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use sha2::{Digest, Sha256};
 
 use super::json::{self, JsonError};
+use super::numbers::Numbers;
 use super::{ChecksumAlgorithm, Manifest, ManifestFile, UnrecognizedAlgorithm, WalRange, hex};
-use crate::lsn::Lsn;
 use crate::timeline::TimelineId;
 
 /// A manifest that is refused.
@@ -69,7 +69,7 @@ fn fail<T>(problem: &'static str, offset: usize) -> Result<T, ManifestError> {
 
 /// Reads a manifest and checks its own checksum: see [`Manifest::parse`].
 pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
-    let parser = ManifestParser::new(Whole::default());
+    let parser = ManifestParser::new(Whole::default(), Numbers::Strict);
     parser.finish(bytes).map(|whole| whole.manifest)
 }
 
@@ -123,8 +123,8 @@ pub(super) struct ManifestParser<V> {
 }
 
 impl<V: Visitor> ManifestParser<V> {
-    pub(super) fn new(visitor: V) -> Self {
-        Self { json: json::Parser::default(), reader: Reader::new(visitor), sum: Sha256::new() }
+    pub(super) fn new(visitor: V, numbers: Numbers) -> Self {
+        Self { json: json::Parser::default(), reader: Reader::new(visitor, numbers), sum: Sha256::new() }
     }
 
     /// Reads a piece that is not the last, and returns how much of it is done with.
@@ -226,6 +226,7 @@ struct Reader<V> {
     file: RawFile,
     range: RawRange,
     checksum: Option<Vec<u8>>,
+    numbers: Numbers,
     visitor: V,
 }
 
@@ -303,7 +304,7 @@ impl<V: Visitor> json::Handler for Reader<V> {
     fn scalar(&mut self, text: Vec<u8>, offset: usize) -> Result<(), ManifestError> {
         self.state = match self.state {
             State::VersionValue => {
-                let Some(version) = number(&text) else {
+                let Some(version) = self.numbers.version(&text) else {
                     return fail("manifest version not an integer", offset);
                 };
                 if !(1..=2).contains(&version) {
@@ -313,7 +314,7 @@ impl<V: Visitor> json::Handler for Reader<V> {
                 State::TopLevelField
             }
             State::SystemIdentifierValue => {
-                let Some(identifier) = number(&text) else {
+                let Some(identifier) = self.numbers.number(&text) else {
                     return fail("system identifier in manifest not an integer", offset);
                 };
                 self.visitor.system_identifier(identifier)?;
@@ -351,9 +352,9 @@ impl<V: Visitor> json::Handler for Reader<V> {
 }
 
 impl<V: Visitor> Reader<V> {
-    fn new(visitor: V) -> Self {
+    fn new(visitor: V, numbers: Numbers) -> Self {
         let (file, range) = (RawFile::default(), RawRange::default());
-        Self { state: State::default(), file, range, checksum: None, visitor }
+        Self { state: State::default(), file, range, checksum: None, numbers, visitor }
     }
 
     /// `json_manifest_finalize_file`.
@@ -374,7 +375,7 @@ impl<V: Visitor> Reader<V> {
         let Some(path) = file.path.or_else(|| hex::decode(&file.encoded_path.unwrap_or_default())) else {
             return fail("could not decode file name", offset);
         };
-        let Some(size) = number(&size) else {
+        let Some(size) = self.numbers.number(&size) else {
             return fail("file size is not an integer", offset);
         };
         let algorithm: Option<ChecksumAlgorithm> = file.algorithm.map(|name| lossy(&name).parse()).transpose()?;
@@ -399,27 +400,17 @@ impl<V: Visitor> Reader<V> {
         let Some(end) = range.end else {
             return fail("missing end LSN", offset);
         };
-        let Some(timeline) = number(&timeline).and_then(|timeline| u32::try_from(timeline).ok()) else {
+        let Some(timeline) = self.numbers.timeline(&timeline) else {
             return fail("timeline is not an integer", offset);
         };
-        let Some(start) = position(&start) else {
+        let Some(start) = self.numbers.position(&start) else {
             return fail("could not parse start LSN", offset);
         };
-        let Some(end) = position(&end) else {
+        let Some(end) = self.numbers.position(&end) else {
             return fail("could not parse end LSN", offset);
         };
         self.visitor.wal_range(WalRange { timeline: TimelineId(timeline), start, end })
     }
-}
-
-/// A number in plain digits. `strtoul` would also take blanks, signs and nothing at all.
-fn number(text: &[u8]) -> Option<u64> {
-    let digits = std::str::from_utf8(text).ok()?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-}
-
-fn position(text: &[u8]) -> Option<Lsn> {
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn lossy(text: &[u8]) -> String {

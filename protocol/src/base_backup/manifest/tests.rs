@@ -449,7 +449,7 @@ proptest! {
         let at = at.index(bytes.len());
         bytes.splice(at..(at + noise.len()).min(bytes.len()), noise.into_bytes());
         let whole = Manifest::parse(&bytes);
-        let mut parser = parse::ManifestParser::new(parse::Whole::default());
+        let mut parser = parse::ManifestParser::new(parse::Whole::default(), numbers::Numbers::Strict);
         let (mut from, mut error) = (0, None);
         let mut to = 0;
         for size in sizes.iter().cycle() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::numbers::Numbers;
 use super::parse::{ManifestParser, Visitor};
 use super::{ManifestError, ManifestFile, WalRange};
 
@@ -62,7 +63,7 @@ impl ManifestUpload {
     /// An upload to the server whose system identifier is `system_identifier`.
     pub fn new(system_identifier: u64) -> Self {
         let prior = PriorBackup { system_identifier, ..PriorBackup::default() };
-        Self { parser: ManifestParser::new(prior), buffer: Vec::new(), limit: MAX_CHUNK }
+        Self { parser: ManifestParser::new(prior, Numbers::AsC), buffer: Vec::new(), limit: MAX_CHUNK }
     }
 
     /// Takes the next bytes, `AppendIncrementalManifestData`.
