@@ -60,7 +60,7 @@ impl Cluster {
                 let message = "cannot use ALTER_REPLICATION_SLOT with a physical replication slot";
                 Err(Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message))
             }
-            Some(_) if change.failover == Some(true) && slot.temporary => Err(no_failover()),
+            Some(_) if change.failover == Some(true) && slot.temporary => Err(no_failover().raised_in("Alter")),
             Some(logical) => {
                 let failover = change.failover.unwrap_or(logical.failover);
                 let two_phase = change.two_phase.unwrap_or(logical.two_phase);
