@@ -2,6 +2,7 @@
 //! verifier accepts it.
 
 mod backup;
+mod faults;
 mod refused;
 mod slots;
 mod targets;
