@@ -7,6 +7,7 @@ mod refused;
 mod slots;
 mod targets;
 mod ways;
+mod words;
 
 use std::fs;
 use std::io::Write;
