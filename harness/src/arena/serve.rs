@@ -75,6 +75,8 @@ pub struct Service {
     pub seed: Option<u64>,
     /// Where the certificate of the server's authority goes.
     pub ca_file: Option<PathBuf>,
+    /// The directory that is `/` for backups with TARGET 'server'. Nothing of them is written without one.
+    pub server_root: Option<PathBuf>,
 }
 
 /// Serves `case` until `cancel` says so. The first line on `out` is `listening on HOST:PORT`, or `listening on unix:DIR`; every event
@@ -93,6 +95,7 @@ pub async fn serve(
     let case = &settle(case.clone()).map_err(setup)?;
     let outside = tempfile::Builder::new().prefix("backstop-").tempdir()?;
     let mut config = config(case, service.seed.unwrap_or_else(|| seed(case)), outside.path()).map_err(setup)?;
+    config.server_root.clone_from(&service.server_root);
     if let (Some(tls), Endpoint::Tcp(address)) = (&mut config.tls, &service.endpoint) {
         tls.names.push(address.ip().to_string());
     }

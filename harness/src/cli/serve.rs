@@ -27,6 +27,9 @@ pub(super) struct ServeArgs {
     /// Where to write the certificate of the server's authority, for `sslrootcert`, if the scenario's server speaks TLS
     #[arg(long, value_name = "PATH")]
     ca_file: Option<PathBuf>,
+    /// The directory that is `/` for backups with `--target=server`; without it nothing of them is written
+    #[arg(long, value_name = "DIR")]
+    server_root: Option<PathBuf>,
     /// The seed of everything random [default: the scenario's own]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -44,7 +47,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<u8, Failure> {
     runtime.block_on(async {
         let cancel = cancel::on_ctrl_c();
         let (mut out, mut log) = (anstream::stdout(), anstream::stderr());
-        let service = Service { endpoint: args.listen.clone(), seed: args.seed, ca_file: args.ca_file.clone() };
+        let service = Service {
+            endpoint: args.listen.clone(),
+            seed: args.seed,
+            ca_file: args.ca_file.clone(),
+            server_root: args.server_root.clone(),
+        };
         let served = arena::serve(&case, &service, &mut out, &mut log, cancel).await;
         served.map_err(|error| Failure::Environment(error.to_string()))?;
         Ok(0)

@@ -263,3 +263,23 @@ async fn what_max_rate_counts_is_a_matter_of_the_release() {
     }
     assert!(took[1] >= took[0] + Duration::from_millis(875), "{took:?}");
 }
+
+/// GNU tar's base-256, as recorded; and a client that has seen enough is not waited for.
+#[tokio::test(start_paused = true)]
+async fn eight_gibibytes_are_announced_in_base_256() {
+    let kind = ExtraFileKind::Sparse(8 << 30);
+    let extra_files = vec![ExtraFile { path: b"huge".to_vec(), kind, mode: 0o644 }];
+    let server = Server::new(Config { extra_files, ..tiny(ServerVersion::V12) }).unwrap();
+    let mut client = Client::start(&server, "test").await;
+    client.send(&FrontendMessage::Query("BASE_BACKUP PROGRESS FAST NOWAIT".into())).await;
+    let messages = client
+        .read_until(|message| matches!(message, BackendMessage::CopyData(data) if data.starts_with(b"huge\0")))
+        .await;
+    let header = crate::testing::payloads(&messages).pop().unwrap();
+    assert_eq!(&header[100..108], b"0000644 ");
+    assert_eq!(header[124..136], [0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0]);
+    drop(client);
+    server.idle().await;
+    assert_eq!(server.backups()[0].ended, BackupOutcome::Failed("the connection was lost".to_owned()));
+    assert_eq!(server.state().running_backups, 0);
+}
