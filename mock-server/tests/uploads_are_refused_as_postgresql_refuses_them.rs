@@ -129,7 +129,7 @@ fn manifests(system_identifier: u64) -> Vec<Vec<u8>> {
     all.push(Manifest { version: 1, system_identifier: None, ..twice.clone() }.to_bytes(false));
     all.push(Manifest { version: 3, ..twice }.to_bytes(false));
     // Every cut, and long ones that are cut far behind what has been parsed already.
-    all.extend((0..whole.len()).map(|at| whole[..at].as_bytes().to_vec()));
+    all.extend((0..whole.len()).map(|at| whole.as_bytes()[..at].to_vec()));
     let long = manifest(5000);
     all.extend([200_000, 300_001, long.len() - 30, long.len() - 1].map(|at| long[..at].to_vec()));
     // One character in place of another, but for the identifier and the checksum, which differ between servers.
