@@ -28,7 +28,7 @@ pub enum Phase {
 
 impl Phase {
     /// Whether a server can begin in this phase.
-    pub(crate) fn begins(self) -> bool {
+    pub fn begins(self) -> bool {
         matches!(self, Self::StartingUp | Self::RecoveryMode | Self::NotConsistent | Self::Running)
     }
 

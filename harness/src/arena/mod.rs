@@ -68,6 +68,8 @@ pub fn config(case: &Case, seed: u64, outside: &Path) -> Result<Config, String> 
     Ok(Config {
         version: scenario.server.version,
         role: scenario.server.role,
+        phase: scenario.server.phase,
+        ready_after: scenario.server.ready_after.map(|after| after.0),
         timeline: TimelineId(scenario.server.timeline),
         checksums: scenario.server.checksums,
         wal_segment_size,

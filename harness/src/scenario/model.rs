@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use backstop_mock::Phase;
 pub use backstop_mock::config::{Auth, HbaRule, Role, RoleConfig, Source};
 use backstop_mock::config::{DamagedPages, ExtraFile, ExtraFileKind, TablespaceConfig};
 use backstop_mock::units::{ByteRate, ByteSize, Span};
@@ -78,6 +79,12 @@ pub struct Server {
     pub version: ServerVersion,
     /// Whether it is a primary or a standby.
     pub role: Role,
+    /// What it does with connections at the start: it can be starting up, or recovering, and not running yet.
+    #[serde(skip_serializing_if = "is_running")]
+    pub phase: Phase,
+    /// How long after the first connection it runs, where it does not at the start. Never, without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_after: Option<Span>,
     /// Its timeline, from 1.
     pub timeline: u32,
     /// Whether data pages have checksums.
@@ -101,11 +108,17 @@ pub struct Server {
     pub settings: BTreeMap<String, String>,
 }
 
+fn is_running(phase: &Phase) -> bool {
+    *phase == Phase::Running
+}
+
 impl Default for Server {
     fn default() -> Self {
         Self {
             version: ServerVersion::NEWEST,
             role: Role::Primary,
+            phase: Phase::Running,
+            ready_after: None,
             timeline: 1,
             checksums: true,
             wal_segment_size: ByteSize(16 << 20),

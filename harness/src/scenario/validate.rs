@@ -93,6 +93,10 @@ impl Checks<'_> {
     fn server(&self) -> Result {
         let server = &self.scenario.server;
         let way = |key: &str| at("server").to(key);
+        if !server.phase.begins() {
+            return self
+                .refuse(&way("phase"), "a server begins as starting-up, recovery-mode, not-consistent or running");
+        }
         if server.timeline == 0 {
             return self.refuse(&way("timeline"), "timeline must be at least 1");
         }
