@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// The startup process has not begun to replay: connections are refused, "starting up".
     StartingUp,
-    /// As `StartingUp`, but after a crash: "in recovery mode".
+    /// As the one before, but after a crash: "in recovery mode".
     RecoveryMode,
     /// WAL is replayed and there is no consistent state yet: "not yet accepting connections" since 14, "starting up" before.
     NotConsistent,
