@@ -215,16 +215,11 @@ impl Session {
         };
         settings.extend(startup.parameters.iter().filter(|(name, _)| is_setting(name)).cloned());
         for (name, value) in settings {
-            let known = self.setting(&name).map(|(known, _)| known);
-            // Settings of extensions have a dot and need not be known.
-            let known = known.or_else(|| name.contains('.').then(|| name.clone()));
-            let Some(known) = known else {
-                let message = format!("unrecognized configuration parameter \"{name}\"");
-                return Err(Diagnostic::error(SqlState::UNDEFINED_OBJECT, message).into());
-            };
-            let value = if known == "application_name" { self.clean_name(&value).await? } else { value };
-            self.settings.insert(known, value);
+            let is_name = name.eq_ignore_ascii_case("application_name");
+            let value = if is_name { self.clean_name(&value).await? } else { value };
+            self.set(&name, Some(&value))?;
         }
+        self.forget_changes();
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use super::origin::{Row, fatal, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 214] = [
+pub(super) const ROWS: [Row; 219] = [
     row("no pg_hba.conf entry for *", "auth.c", "ClientAuthentication", [493, 502, 551, 536, 541, 539, 528]),
     row("pg_hba.conf rejects *", "auth.c", "ClientAuthentication", [425, 434, 483, 469, 473, 471, 460]),
     row("*password authentication failed for user \"*\"", "auth.c", "auth_failed", [333, 342, 346, 334, 334, 332, 320]),
@@ -219,4 +219,9 @@ pub(super) const ROWS: [Row; 214] = [
     row("current transaction is aborted, *", "postgres.c", "exec_simple_query", [1, 1, 1, 1, 1, 1, 1]),
     row("there is already a transaction in progress", "xact.c", "BeginTransactionBlock", [1, 1, 1, 1, 1, 1, 1]),
     row("there is no transaction in progress", "xact.c", "EndTransactionBlock", [1, 1, 1, 1, 1, 1, 1]),
+    row("invalid value for parameter \"client_encoding\": *", "guc.c", "call_string_check_hook", [1, 1, 1, 1, 1, 1, 1]),
+    row("invalid value for parameter \"DateStyle\": *", "guc.c", "call_string_check_hook", [1, 1, 1, 1, 1, 1, 1]),
+    row("parameter \"*\" cannot be changed*", "guc.c", "set_config_option", [1, 1, 1, 0, 0, 0, 0]),
+    row("parameter \"*\" cannot be changed*", "guc.c", "set_config_option_ext", [0, 0, 0, 1, 1, 0, 0]),
+    row("parameter \"*\" cannot be changed*", "guc.c", "set_config_with_handle", [0, 0, 0, 0, 0, 1, 1]),
 ];

@@ -85,6 +85,11 @@ impl ServerVersion {
         self >= Self::V9_2
     }
 
+    /// Whether a session may set its own `wal_sender_timeout`, which was read from the configuration alone before 12.
+    pub fn sessions_set_wal_sender_timeout(self) -> bool {
+        self >= Self::V12
+    }
+
     /// How `application_name` shows a byte that is no printable ASCII: `\xc3` since 16, `?` before (`pg_clean_ascii`).
     pub fn escapes_unprintable_names(self) -> bool {
         self >= Self::V16

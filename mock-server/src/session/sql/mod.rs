@@ -21,6 +21,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 mod value;
+mod values;
 
 use std::collections::BTreeMap;
 

@@ -6,6 +6,7 @@ use backstop_protocol::backend::BackendMessage;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 
 use super::super::{Session, Stop};
+use super::values;
 
 /// Settings of a session that no command of replication looks at, with their defaults.
 const OF_SESSION: [(&str, &str); 9] = [
@@ -25,13 +26,15 @@ const CHANGEABLE: [&str; 6] =
     ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings", "wal_sender_timeout"];
 
 /// Settings that a server reads again when it is told to.
-const RELOADED: [&str; 6] = [
+const RELOADED: [&str; 7] = [
     "full_page_writes",
     "log_timezone",
     "max_slot_wal_keep_size",
     "max_wal_size",
     "wal_keep_segments",
     "wal_keep_size",
+    // Before 12.
+    "wal_sender_timeout",
 ];
 
 /// Settings that nobody changes.
@@ -73,15 +76,16 @@ impl Session {
     }
 
     /// SET, or RESET without a value.
-    pub(super) fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), Diagnostic> {
+    pub(in super::super) fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), Diagnostic> {
         // Settings of extensions have a dot and need not be known.
         let known = self.setting(name).map(|(known, _)| known).or_else(|| name.contains('.').then(|| name.to_owned()));
         let name = known.ok_or_else(|| unknown(name))?;
-        let of_session = name.contains('.')
+        let of_session = (name.contains('.')
             || name == "application_name"
             || OF_SESSION.iter().any(|(known, _)| *known == name)
             || CHANGEABLE.contains(&name.as_str())
-            || (self.version.reported_settings().contains(&name.as_str()) && !INTERNAL.contains(&name.as_str()));
+            || (self.version.reported_settings().contains(&name.as_str()) && !INTERNAL.contains(&name.as_str())))
+            && (name != "wal_sender_timeout" || self.version.sessions_set_wal_sender_timeout());
         if !of_session {
             let how = if INTERNAL.contains(&name.as_str()) {
                 ""
@@ -95,12 +99,9 @@ impl Session {
         }
         let before = self.setting(&name);
         match value {
-            // The style of dates has two parts, of which either may be given.
-            Some(value) if name == "DateStyle" && !value.contains(',') => {
-                self.settings.insert(name.clone(), format!("{value}, MDY"));
-            }
             Some(value) => {
-                self.settings.insert(name.clone(), value.to_owned());
+                let current = before.as_ref().map_or("", |(_, current)| current);
+                self.settings.insert(name.clone(), values::canonical(&name, value, current)?);
             }
             None => {
                 self.settings.remove(&name);
@@ -110,6 +111,11 @@ impl Session {
             self.note_change(name);
         }
         Ok(())
+    }
+
+    /// Forgets what has changed: a session that starts up reports everything.
+    pub(in super::super) fn forget_changes(&mut self) {
+        self.sql.changed.clear();
     }
 
     /// ROLLBACK: settings are what they were at BEGIN.

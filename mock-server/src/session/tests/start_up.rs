@@ -132,3 +132,65 @@ async fn a_client_that_says_nothing_is_not_waited_for_for_ever() {
     assert_eq!(client.next().await, Err(End::Closed(0)));
     assert_eq!(server.state().sessions, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn settings_are_taken_as_set_takes_them() {
+    let mut told = Vec::new();
+    for (version, name, value) in [
+        (ServerVersion::V18, "options", "-c max_wal_senders=3"),
+        (ServerVersion::V18, "wal_segment_size", "1"),
+        (ServerVersion::V11, "options", "-c wal_sender_timeout=0"),
+        (ServerVersion::V18, "options", "-c wal_sender_timeout=0"),
+        (ServerVersion::V18, "client_encoding", "foo"),
+        (ServerVersion::V18, "client_encoding", "utf-8"),
+        (ServerVersion::V18, "options", "--datestyle=german -c application_name=a\\ b"),
+        (ServerVersion::V15, "application_name", "h\u{e9}"),
+        (ServerVersion::V16, "application_name", "h\u{e9}"),
+    ] {
+        let server = server(version, vec![]);
+        let (messages, _) =
+            answer(&server, &startup(0, &[("user", "repl"), ("replication", "true"), (name, value)])).await;
+        let shown = ["application_name", "client_encoding", "DateStyle"];
+        let mut words: Vec<_> = diagnostics(&messages);
+        words.extend(messages.iter().filter_map(|message| match message {
+            BackendMessage::ParameterStatus { name, value } if shown.contains(&name.as_str()) => {
+                Some(format!("{name}={value}"))
+            }
+            _ => None,
+        }));
+        words.sort_unstable();
+        told.push(format!("{version} {name}={value}: {}", words.join(" | ")));
+    }
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    18 options=-c max_wal_senders=3: FATAL 55P02: parameter "max_wal_senders" cannot be changed without restarting the server
+    18 wal_segment_size=1: FATAL 55P02: parameter "wal_segment_size" cannot be changed
+    11 options=-c wal_sender_timeout=0: FATAL 55P02: parameter "wal_sender_timeout" cannot be changed now
+    18 options=-c wal_sender_timeout=0: DateStyle=ISO, MDY | application_name= | client_encoding=SQL_ASCII
+    18 client_encoding=foo: FATAL 22023: invalid value for parameter "client_encoding": "foo"
+    18 client_encoding=utf-8: DateStyle=ISO, MDY | application_name= | client_encoding=UTF8
+    18 options=--datestyle=german -c application_name=a\ b: DateStyle=German, DMY | application_name=a b | client_encoding=SQL_ASCII
+    15 application_name=hé: DateStyle=ISO, MDY | application_name=h?? | client_encoding=SQL_ASCII
+    16 application_name=hé: DateStyle=ISO, MDY | application_name=h\xc3\xa9 | client_encoding=SQL_ASCII
+    "#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_up_packet_may_come_byte_by_byte_and_have_10004_bytes() {
+    let name = "x".repeat(10_004 - 54);
+    for (extra, expected) in [("", End::Ready), ("x", End::Closed(0))] {
+        let server = server(ServerVersion::V18, vec![]);
+        let name = format!("{name}{extra}");
+        let mut bytes = bytes::BytesMut::new();
+        startup(0, &[("user", "repl"), ("replication", "true"), ("application_name", &name)]).encode(&mut bytes);
+        assert_eq!(bytes.len(), 10_004 + extra.len());
+        let mut client = Client::connect(&server);
+        for byte in bytes.chunks(1) {
+            if client.stream.write_all(byte).await.is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let (_, end) = client.read().await;
+        assert_eq!(end, expected);
+    }
+}
