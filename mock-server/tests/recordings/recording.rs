@@ -134,6 +134,22 @@ impl Session {
         self.events.iter().find_map(refusal).or_else(|| self.events.iter().find_map(mentioned))
     }
 
+    /// The texts of its queries.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = &str> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Front(front) => front.sql.as_deref(),
+            _ => None,
+        })
+    }
+
+    /// The fields of a message of the server.
+    pub(crate) fn fields(&mut self, event: usize) -> Option<&mut Vec<(String, Option<String>)>> {
+        match self.events.get_mut(event) {
+            Some(Event::Back { back: Back::Message(message), .. }) => Some(&mut message.fields),
+            _ => None,
+        }
+    }
+
     fn add(&mut self, line: &Value, decoder: &mut Decoder) {
         if let Some(note) = line["note"].as_str() {
             self.events.push(Event::Note(note.to_owned()));

@@ -283,11 +283,6 @@ fn deeds(session: &Session, version: ServerVersion) -> Vec<(When, Deed)> {
     }
 }
 
-/// Why a session is not replayed.
-pub(crate) fn out_of_scope(_session: &Session) -> Option<&'static str> {
-    None
-}
-
 /// Why a command and its answer are left out of a session.
 pub(crate) fn left_out(session: &Session, command: &str) -> Option<&'static str> {
     match (session.name.as_str(), command) {
