@@ -1,11 +1,13 @@
 //! The extended query protocol, which ordinary sessions speak and walsenders refuse.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use backstop_protocol::backend::{BackendMessage, Diagnostic, MessageError, SqlState, TransactionStatus};
 use backstop_protocol::catalog::SqlType;
 use backstop_protocol::extended::{Bind, Execute, Named, Parse};
 use backstop_protocol::frontend::FrontendMessage;
+use bytes::Bytes;
 
 use super::statement::parse;
 use super::value::{Format, Value};
@@ -15,8 +17,11 @@ use crate::fault::Moment;
 /// How many statements, and how many portals, a session may keep.
 const LIMIT: usize = 1000;
 
+/// How many bytes of statements and of parameters it may keep.
+const BYTES: usize = 4 << 20;
+
 /// A prepared statement.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Prepared {
     text: String,
     statement: Analyzed,
@@ -27,8 +32,10 @@ pub(super) struct Prepared {
 /// A statement with its parameters.
 #[derive(Debug)]
 pub(super) struct Portal {
-    prepared: Prepared,
+    prepared: Arc<Prepared>,
     parameters: Vec<Value>,
+    /// Bytes of the parameters as they came.
+    size: usize,
     formats: Vec<Format>,
     /// Rows that were computed and not sent yet, once it runs; and what CommandComplete will say.
     rows: Option<(VecDeque<Vec<Value>>, Option<&'static str>)>,
@@ -45,7 +52,7 @@ fn malformed(problem: &MessageError) -> Diagnostic {
 }
 
 fn too_many(what: &str) -> Diagnostic {
-    let message = format!("this server keeps no more than {LIMIT} {what} of a session");
+    let message = format!("this server keeps no more than {LIMIT} {what} of a session, and {BYTES} bytes of them");
     Diagnostic::error(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
 }
 
@@ -110,14 +117,21 @@ impl Session {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(Diagnostic::error(SqlState::DUPLICATE_PREPARED_STATEMENT, message).into());
         }
-        if self.sql.statements.len() >= LIMIT {
+        if self.sql.statements.len() >= LIMIT || self.held_bytes() + text.len() > BYTES {
             return Err(too_many("prepared statements").into());
         }
-        self.sql.statements.insert(name, Prepared { text, statement, ends_transaction });
+        self.sql.statements.insert(name, Arc::new(Prepared { text, statement, ends_transaction }));
         self.send(BackendMessage::ParseComplete).await
     }
 
-    fn prepared(&self, name: &str) -> Result<&Prepared, Diagnostic> {
+    fn held_bytes(&self) -> usize {
+        let statements = self.sql.statements.values().map(|prepared| prepared.text.len());
+        // A portal may be all that is left of its statement.
+        let portals = self.sql.portals.values().map(|portal| portal.size + portal.prepared.text.len());
+        statements.chain(portals).sum()
+    }
+
+    fn prepared(&self, name: &str) -> Result<&Arc<Prepared>, Diagnostic> {
         self.sql.statements.get(name).ok_or_else(|| {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
@@ -130,7 +144,7 @@ impl Session {
 
     async fn bind(&mut self, message: Bind) -> Result<(), Stop> {
         let violation = |message: String| Diagnostic::error(SqlState::PROTOCOL_VIOLATION, message);
-        let prepared = self.prepared(&message.statement)?.clone();
+        let prepared = Arc::clone(self.prepared(&message.statement)?);
         let types = &prepared.statement.parameters;
         let (supplied, formats) = (message.parameters.len(), message.parameter_formats.len());
         if formats > 1 && formats != supplied {
@@ -174,10 +188,11 @@ impl Session {
             return Err(violation(text).into());
         }
         let formats = message.result_formats.iter().map(|code| Format::new(*code)).collect::<Result<_, _>>()?;
-        if self.sql.portals.len() >= LIMIT {
+        let size = message.parameters.iter().flatten().map(Bytes::len).sum();
+        if self.sql.portals.len() >= LIMIT || self.held_bytes() + size + prepared.text.len() > BYTES {
             return Err(too_many("portals").into());
         }
-        self.sql.portals.insert(message.portal, Portal { prepared, parameters, formats, rows: None });
+        self.sql.portals.insert(message.portal, Portal { prepared, parameters, size, formats, rows: None });
         self.send(BackendMessage::BindComplete).await
     }
 

@@ -24,6 +24,7 @@ mod value;
 mod values;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use backstop_protocol::backend::{BackendMessage, Column, Diagnostic, SqlState, TransactionStatus};
 use backstop_protocol::catalog::SqlType;
@@ -60,7 +61,7 @@ pub(super) struct Sql {
     undo: Option<BTreeMap<String, String>>,
     /// The non-exclusive backup of the session.
     backup: Option<RunningBackup>,
-    statements: BTreeMap<String, Prepared>,
+    statements: BTreeMap<String, Arc<Prepared>>,
     portals: BTreeMap<String, Portal>,
     /// An error in the extended protocol: everything up to Sync is ignored.
     skips: bool,

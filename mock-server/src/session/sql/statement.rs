@@ -3,6 +3,12 @@
 use super::Unsupported;
 use super::lexer::{Kind, Token, tokens};
 
+/// `MaxTupleAttributeNumber`: how many targets a SELECT may have.
+const TARGETS: usize = 1664;
+
+/// `FUNC_MAX_ARGS`
+const ARGUMENTS: usize = 100;
+
 /// How deep expressions may nest.
 const DEPTH: u32 = 16;
 
@@ -219,6 +225,7 @@ impl<'a> Parser<'a> {
     fn select(&mut self) -> Result<Select, Unsupported> {
         let mut targets = Vec::new();
         loop {
+            require(targets.len() < TARGETS)?;
             targets.push(self.target()?);
             if !self.symbol(",") {
                 break;
@@ -267,6 +274,7 @@ impl<'a> Parser<'a> {
             source.name = Some(self.name()?);
             if self.symbol("(") {
                 loop {
+                    require(source.columns.len() < TARGETS)?;
                     source.columns.push(self.name()?);
                     if !self.symbol(",") {
                         break;
@@ -352,6 +360,7 @@ impl<'a> Parser<'a> {
             } else {
                 None
             };
+            require(arguments.len() < ARGUMENTS)?;
             arguments.push((name, self.expression(depth)?));
             if self.symbol(")") {
                 return Ok(arguments);
@@ -404,6 +413,8 @@ mod tests {
         }
         assert_eq!(parse(&format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000))), Err(Unsupported));
         assert_eq!(parse(&format!("SELECT 1{}", "::text".repeat(10_000))), Err(Unsupported));
+        assert_eq!(parse(&format!("SELECT 1{}", ", 1".repeat(TARGETS))), Err(Unsupported));
+        assert_eq!(parse(&format!("SELECT f(1{})", ", 1".repeat(ARGUMENTS))), Err(Unsupported));
     }
 
     proptest! {

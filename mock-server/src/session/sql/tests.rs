@@ -195,6 +195,25 @@ async fn logical_slots_are_shown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn statements_are_not_kept_without_bound() {
+    use backstop_protocol::extended::Parse;
+
+    let server = server(ServerVersion::V18, vec![]);
+    let mut client = session(&server).await;
+    let text = format!("SELECT '{}'", "x".repeat(1 << 19));
+    let mut refusals = 0;
+    for number in 0..10 {
+        let parse = Parse { statement: format!("s{number}"), query: text.clone(), types: vec![] };
+        client.send(&FrontendMessage::Parse(parse.body())).await;
+        client.send(&FrontendMessage::Sync).await;
+        let (messages, end) = client.read().await;
+        assert_eq!(end, End::Ready);
+        refusals += diagnostics(&messages).iter().filter(|said| said.starts_with("ERROR 54000: ")).count();
+    }
+    assert_eq!(refusals, 3, "seven halves of a MiB and a little are less than four MiB");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_listed_is_refused() {
     let server = server(ServerVersion::V18, vec![]);
     let mut client = session(&server).await;
