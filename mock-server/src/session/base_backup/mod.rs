@@ -2,9 +2,9 @@
 //!
 //! The order of things is that of `perform_base_backup`, in both generations of the protocol: since 15 one COPY whose messages
 //! say which archive they belong to, before one COPY for each archive. Here is the frame: positions, the list, notices, the end.
-//! `archive` sends archives and their members, `data` sends bytes and is where faults strike them, `compress` stands between
-//! the two since 15, `store` takes the bytes with TARGET 'server', `incremental` (17) finds what changed since the backup
-//! before, `manifest` writes the manifest while files are sent, into a `spool`.
+//! `archive` sends archives and their members, which `member` reads; `data` sends bytes and is where faults strike them,
+//! `compress` stands between the two since 15, `store` takes the bytes with TARGET 'server', `incremental` (17) finds what
+//! changed since the backup before, `manifest` writes the manifest while files are sent, into a `spool`.
 
 mod archive;
 mod checksums;
@@ -12,6 +12,7 @@ mod compress;
 mod data;
 mod incremental;
 mod manifest;
+mod member;
 mod relation;
 mod spool;
 mod store;
