@@ -31,6 +31,8 @@ pub struct Finished {
     pub case: CaseRef,
     /// What it amounts to.
     pub verdict: Verdict,
+    /// Why this verdict is known and does not count, if a file of known faults lists it.
+    pub known: Option<String>,
     /// Every requirement, those that hold included.
     pub checks: Vec<Check>,
     /// Real time that the case took.

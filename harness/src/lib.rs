@@ -9,6 +9,7 @@
 //! | put up a server, and the clients under test | [`arena`], [`subject`] |
 //! | run them, and keep what they leave | [`runner`], [`record`] |
 //! | judge it | [`oracle`], [`verdict`] |
+//! | set aside what a client is known to do wrong | [`known`] |
 //! | hear what happens while it runs | [`event`] |
 //! | tell people and machines about it | [`report`] |
 //! | do all this from the command line | [`cli`] |
@@ -16,6 +17,7 @@
 pub mod arena;
 pub mod cli;
 pub mod event;
+pub mod known;
 pub mod oracle;
 pub mod plan;
 pub mod record;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::known::KnownFaults;
 use crate::scenario::Case;
 
 /// One run.
@@ -15,6 +16,8 @@ pub struct RunPlan {
     pub clients: Vec<SubjectSpec>,
     /// What the clients connect to.
     pub server: ServerSpec,
+    /// What the clients are known to do wrong.
+    pub known: KnownFaults,
     /// How many cases run at a time, at least 1.
     pub jobs: usize,
     /// In place of the seed that a case gets from its scenario.

@@ -121,6 +121,10 @@ pub struct Summary {
     pub crashed: usize,
     /// Cases that this client or this server cannot run.
     pub skipped: usize,
+    /// Cases whose verdict is listed as known, among the others.
+    pub known: usize,
+    /// The worst verdict that is not.
+    worst: Verdict,
 }
 
 impl Summary {
@@ -128,6 +132,15 @@ impl Summary {
     pub fn count(&mut self, verdict: Verdict) {
         self.total += 1;
         *self.counter(verdict) += 1;
+        self.worst = self.worst.max(verdict);
+    }
+
+    /// Counts one case that ran, and whose verdict is known.
+    pub fn count_known(&mut self, verdict: Verdict) {
+        let worst = self.worst;
+        self.count(verdict);
+        self.worst = worst;
+        self.known += 1;
     }
 
     /// Counts one case that was skipped.
@@ -141,9 +154,9 @@ impl Summary {
         *self.counter(verdict)
     }
 
-    /// The worst verdict there is, a pass if no case ran.
+    /// The worst verdict that is not known, a pass if no case ran.
     pub fn worst(self) -> Verdict {
-        Verdict::ALL.into_iter().rev().find(|verdict| self.of(*verdict) > 0).unwrap_or_default()
+        self.worst
     }
 
     fn counter(&mut self, verdict: Verdict) -> &mut usize {
@@ -183,5 +196,14 @@ mod tests {
             assert_eq!(summary.worst(), verdict);
         }
         assert_eq!((summary.total, summary.passed, summary.skipped), (15, 8, 1));
+    }
+
+    #[test]
+    fn what_is_known_does_not_decide() {
+        let mut summary = Summary::default();
+        summary.count_known(Verdict::Crash);
+        assert_eq!((summary.worst(), summary.crashed, summary.known), (Verdict::Pass, 1, 1));
+        summary.count(Verdict::Weak);
+        assert_eq!(summary.worst(), Verdict::Weak);
     }
 }

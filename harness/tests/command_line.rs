@@ -281,3 +281,36 @@ fn serve_says_where_it_listens() {
     assert_eq!((status, out.as_str()), (96, ""));
     assert!(error.starts_with(&format!("error: could not listen on {address}: ")), "{error}");
 }
+
+#[test]
+fn known_faults_do_not_count_and_changes_in_either_direction_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let story = "summary = \"x\"\nbecause = \"y\"\n[expect.backup]\nmust.outcome = \"failure\"\n[[client]]\nname = \"backup\"\n";
+    fs::write(directory.path().join("wrong.toml"), story).expect("a scenario");
+    fs::write(directory.path().join("right.toml"), SOUND).expect("a scenario");
+    fs::create_dir(directory.path().join("known")).expect("a folder that holds no scenarios");
+    let list = directory.path().join("known/builtin.toml");
+    let list_as = |cases: &str, verdict: &str| {
+        let text =
+            format!("[[known]]\nclient = \"b*\"\ncases = [{cases}]\nverdict = \"{verdict}\"\nbecause = \"so it is\"\n");
+        fs::write(&list, text).expect("a list");
+        let (status, out, err) = backstop(directory.path(), &["run", "--known", list.to_str().expect("UTF-8")]);
+        (status, out + &err)
+    };
+
+    let (status, said) = list_as("\"wrong\"", "fail");
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("wrong: fail, so it is"), "{said}");
+    assert!(said.contains("1 passed, 1 failed, 1 of them known"), "{said}");
+
+    let (status, said) = list_as("\"wrong\", \"right\"", "fail");
+    assert_eq!(status, 100, "what is listed and passes must come off the list: {said}");
+    assert!(said.contains("expected fail, as it is listed: so it is"), "{said}");
+
+    let (status, said) = list_as("\"wrong\"", "hang");
+    assert_eq!(status, 100, "it fails otherwise than listed: {said}");
+
+    let (status, said) = list_as("\"wrong\"", "sad");
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("known/builtin.toml:4:11"), "{said}");
+}

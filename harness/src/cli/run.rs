@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::{CANCELLED, Failure, Root, cancel};
 use crate::event::Event;
+use crate::known::KnownFaults;
 use crate::plan::{RunPlan, ServerSpec, SubjectSpec};
 use crate::report::{Report, ReportError, ReportSpec, Terminal};
 use crate::runner;
@@ -20,7 +21,8 @@ Examples:
   backstop run crash 'sound/plain[server.version=15,client.wal=fetch]'
   backstop run --client builtin --client pg_basebackup=/opt/pg/bin/pg_basebackup
   backstop run --client 'exec=my-backup --host {host} --port {port} --to {dir}' --report junit=report.xml
-  backstop run --partition 2/5 --report json=-";
+  backstop run --partition 2/5 --report json=-
+  backstop run --client pg_basebackup --known scenarios/known/pg_basebackup-15.toml";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
@@ -54,6 +56,9 @@ pub(super) struct RunArgs {
     /// Keep what the cases leave behind in this directory
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Set aside what this file lists as known of a client, and fail what comes out otherwise; may be repeated
+    #[arg(long = "known", value_name = "FILE")]
+    known: Vec<PathBuf>,
     /// Write a report: junit=PATH, json=PATH, tap=PATH, html=PATH or github=PATH (annotations), with - for standard output;
     /// may be repeated
     #[arg(long = "report", value_name = "FORMAT=PATH")]
@@ -73,8 +78,10 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     if cases.is_empty() {
         return Err(Failure::Nothing(why_nothing(&selection)));
     }
+    let known = KnownFaults::load(&args.known)?;
     let mut readers = Readers::open(&args.reports, args.strict, to_standard_output > 0)?;
     let plan = RunPlan {
+        known,
         cases,
         clients: args.clients,
         server: args.server,

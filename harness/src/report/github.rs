@@ -6,7 +6,7 @@ use super::{Report, again, failures};
 use crate::event::{Event, Finished};
 use crate::verdict::Verdict;
 
-/// Writes a workflow command for each case that does not pass, on the line of its scenario file that asks for what did not
+/// Writes a workflow command for each case that does not pass and is not known to, on the line of its scenario file that asks for what did not
 /// hold: an error, or a warning if it is only weak. Where a job prints them, they stand beside the file's text.
 #[derive(Debug)]
 pub struct Github<W> {
@@ -22,6 +22,7 @@ impl<W: Write> Github<W> {
     fn finished(&mut self, finished: &Finished) -> io::Result<()> {
         let command = match finished.verdict {
             Verdict::Pass => return Ok(()),
+            _ if finished.known.is_some() => return Ok(()),
             Verdict::Weak => "warning",
             _ => "error",
         };

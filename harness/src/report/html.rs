@@ -43,7 +43,15 @@ struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    known: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Details>,
+}
+
+impl Entry {
+    fn of(case: &CaseRef) -> Self {
+        Self { id: case.id.clone(), client: case.client.clone(), ..Self::default() }
+    }
 }
 
 /// What there is to say about a case that does not pass.
@@ -131,11 +139,6 @@ impl<W: Write> Html<W> {
         Self { out, run: Run::default() }
     }
 
-    fn push(&mut self, case: &CaseRef, verdict: &'static str, reason: Option<String>, details: Option<Details>) {
-        let (id, client) = (case.id.clone(), case.client.clone());
-        self.run.cases.push(Entry { id, client, verdict, reason, details });
-    }
-
     fn write(&mut self, summary: Summary, elapsed: Duration, cancelled: bool) -> io::Result<()> {
         let run = &mut self.run;
         (run.seconds, run.cancelled) = (elapsed.as_secs_f64(), cancelled);
@@ -167,11 +170,13 @@ impl<W: Write> Report for Html<W> {
             }
             Event::CaseFinished(finished) => {
                 let details = (finished.verdict != Verdict::Pass).then(|| Details::from(&**finished));
-                self.push(&finished.case, finished.verdict.name(), None, details);
+                let (verdict, known) = (finished.verdict.name(), finished.known.clone());
+                self.run.cases.push(Entry { verdict, known, details, ..Entry::of(&finished.case) });
                 Ok(())
             }
             Event::Skipped { case, reason } => {
-                self.push(case, "skipped", Some(reason.clone()), None);
+                let reason = Some(reason.clone());
+                self.run.cases.push(Entry { verdict: "skipped", reason, ..Entry::of(case) });
                 Ok(())
             }
             Event::RunFinished { summary, elapsed, cancelled } => self.write(*summary, *elapsed, *cancelled),

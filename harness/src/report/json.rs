@@ -98,7 +98,7 @@ impl<W: Write> Json<W> {
     }
 
     fn write(&mut self, summary: Summary, elapsed: Duration) -> io::Result<()> {
-        let Summary { total, passed, weak, failed, silent_corruption, hung, escaped, crashed, skipped } = summary;
+        let Summary { total, passed, weak, failed, silent_corruption, hung, escaped, crashed, skipped, .. } = summary;
         let seconds = seconds(elapsed);
         let summary =
             SummaryEntry { total, passed, weak, failed, silent_corruption, hung, escaped, crashed, skipped, seconds };

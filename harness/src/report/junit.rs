@@ -11,7 +11,7 @@ use crate::event::{CaseRef, Event, Finished};
 use crate::verdict::Verdict;
 
 /// Writes one JUnit document at the end of the run: a test suite for each client, a test case for each case. A verdict
-/// that is neither a pass nor weak is a failure, a crash of the client an error.
+/// that is neither a pass nor weak is a failure, a crash of the client an error, and what is known is skipped.
 #[derive(Debug)]
 pub struct Junit<W> {
     out: W,
@@ -47,6 +47,11 @@ impl<W: Write> Junit<W> {
 }
 
 fn status(finished: &Finished) -> TestCaseStatus {
+    if let Some(because) = &finished.known {
+        let mut status = TestCaseStatus::skipped();
+        status.set_type(finished.verdict.name()).set_message(format!("known {}: {because}", finished.verdict));
+        return status;
+    }
     let kind = match finished.verdict {
         Verdict::Pass | Verdict::Weak => return TestCaseStatus::success(),
         Verdict::Crash => NonSuccessKind::Error,

@@ -29,6 +29,9 @@ impl<W: Write> Tap<W> {
 
     fn finished(&mut self, finished: &Finished) -> io::Result<()> {
         let ok = matches!(finished.verdict, Verdict::Pass | Verdict::Weak);
+        if let Some(because) = &finished.known {
+            return self.point(ok, &finished.case, &format!(" # TODO {}", escaped(because)));
+        }
         self.point(ok, &finished.case, "")?;
         if finished.verdict == Verdict::Pass {
             return Ok(());

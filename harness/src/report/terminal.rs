@@ -44,6 +44,15 @@ impl<W: Write> Terminal<W> {
         let (whole, step) = without_step(&case.id);
         let cell = self.matrix.entry(whole.to_owned()).or_default().entry(case.client.clone()).or_default();
         *cell = (*cell).max(Some(*verdict));
+        if let Some(because) = &finished.known {
+            let (client, style) = (self.client(&case.client), style(Some(Verdict::Weak), false));
+            let time = elapsed.as_secs_f64();
+            return writeln!(
+                self.out,
+                "{style}{:>8}{style:#} {DIM}{time:>7.3}s{DIM:#} {}{client}: {verdict}, {because}",
+                "known", case.id
+            );
+        }
         if *verdict == Verdict::Pass && step {
             *self.steps.entry((whole.to_owned(), case.client.clone())).or_default() += 1;
             return Ok(());
@@ -105,6 +114,7 @@ impl<W: Write> Terminal<W> {
                 format!("{style}{} {}{style:#}", summary.of(verdict), counted(verdict))
             })
             .chain((summary.skipped > 0).then(|| format!("{} skipped", summary.skipped)))
+            .chain((summary.known > 0).then(|| format!("{} of them known", summary.known)))
             .collect();
         let counts = if counts.is_empty() { "nothing ran".to_owned() } else { counts.join(", ") };
         let noun = if summary.total == 1 { "case" } else { "cases" };

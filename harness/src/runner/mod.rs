@@ -18,6 +18,7 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 use crate::arena;
 use crate::event::around_the_fault;
 use crate::event::{CaseRef, Event, Finished};
+use crate::known::KnownFaults;
 use crate::oracle;
 use crate::plan::{RunPlan, ServerSpec, SubjectSpec};
 use crate::record::{ClientRecord, Ending, Record};
@@ -67,6 +68,7 @@ struct Job {
 
 /// What the workers share.
 struct Shared {
+    known: KnownFaults,
     queue: Mutex<VecDeque<Job>>,
     summary: Mutex<Summary>,
     failure: Mutex<Option<RunError>>,
@@ -91,6 +93,7 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
         .iter()
         .flat_map(|case| subjects.iter().map(|subject| Job { case: case.clone(), subject: Arc::clone(subject) }));
     let shared = Arc::new(Shared {
+        known: plan.known,
         queue: Mutex::new(jobs.collect()),
         summary: Mutex::new(Summary::default()),
         failure: Mutex::new(None),
@@ -166,8 +169,20 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
         // What a cancelled client did says nothing about it.
         return Ok(());
     }
-    let (verdict, checks) = oracle::judge(&job.case, &record);
-    lock(&shared.summary).count(verdict);
+    let (mut verdict, mut checks) = oracle::judge(&job.case, &record);
+    let mut known = None;
+    if let Some(entry) = shared.known.about(&case_ref) {
+        checks.push(entry.check(verdict));
+        if entry.verdict == verdict {
+            known = Some(entry.because.clone());
+        } else if verdict <= Verdict::Weak {
+            verdict = Verdict::Fail;
+        }
+    }
+    match known {
+        Some(_) => lock(&shared.summary).count_known(verdict),
+        None => lock(&shared.summary).count(verdict),
+    }
     let passed = verdict == Verdict::Pass;
     let said = record.clients.iter().map(|client| (client.name.clone(), client.said.clone()));
     let failed = checks.iter().find(|check| !check.ok);
@@ -175,6 +190,7 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     let finished = Finished {
         case: case_ref,
         verdict,
+        known,
         checks,
         elapsed: began.elapsed(),
         seed,

@@ -67,8 +67,12 @@ pub struct Found {
 /// Finds the scenario files below `directory`, in the order of their ids. Names that begin with a dot are passed over.
 pub fn find(directory: &Path) -> Result<Vec<Found>, LoadError> {
     let mut found = Vec::new();
-    let visible =
-        |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".");
+    // Beside the areas stands the folder of the lists of known faults.
+    let visible = |entry: &walkdir::DirEntry| match (entry.depth(), entry.file_name().as_encoded_bytes()) {
+        (0, _) => true,
+        (1, b"known") => false,
+        (_, name) => !name.starts_with(b"."),
+    };
     for entry in walkdir::WalkDir::new(directory).sort_by_file_name().into_iter().filter_entry(visible) {
         let entry = entry.map_err(|error| {
             let path = error.path().unwrap_or(directory).to_owned();

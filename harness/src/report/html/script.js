@@ -42,7 +42,8 @@ function rows(entries) {
   return found;
 }
 
-const severity = (entry) => (entry.verdict === "skipped" ? -1 : order.indexOf(entry.verdict));
+// What is known is worse than a pass, and better than anything that is not known.
+const severity = (entry) => (entry.verdict === "skipped" ? -1 : entry.known ? 0.5 : order.indexOf(entry.verdict));
 const worst = (entries) => entries.reduce((one, other) => (severity(other) > severity(one) ? other : one));
 
 const shown = { verdict: null, text: "" };
@@ -84,13 +85,14 @@ function cell(entries) {
   if (!entries.length) return element("td", { className: "verdict none" }, "–");
   const picked = worst(entries);
   const count = entries.filter((entry) => entry.verdict === picked.verdict).length;
-  const text = entries.length > 1 ? `${label[picked.verdict]} ${count}/${entries.length}` : label[picked.verdict];
+  const known = picked.known ? "known " : "";
+  const text = known + (entries.length > 1 ? `${label[picked.verdict]} ${count}/${entries.length}` : label[picked.verdict]);
   const failed = entries.filter((entry) => entry.details);
   if (!failed.length) {
     return element("td", { className: `verdict ${picked.verdict}`, title: picked.reason ?? "" }, text);
   }
   const button = element("button", { type: "button" }, text);
-  button.onclick = () => { location.hash = anchor(picked); };
+  button.onclick = () => { location.hash = anchor(worst(failed)); };
   return element("td", { className: `verdict ${picked.verdict}` }, button);
 }
 
@@ -124,6 +126,7 @@ function describe(entry) {
     });
     parts.push(element("h3", {}, "steps that do not pass"), element("div", { className: "chooser" }, ...buttons));
   }
+  if (entry.known) parts.push(element("h3", {}, "known"), element("p", {}, entry.known));
   parts.push(element("h3", {}, "required and seen"));
   for (const check of details.checks.filter((check) => !check.ok)) {
     parts.push(element("p", { className: "check mono" }, check.law ? `law: ${check.check}` : check.check),
