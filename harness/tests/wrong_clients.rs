@@ -28,6 +28,7 @@ fn case(text: &str) -> Case {
 
 fn verdict(text: &str) -> Finished {
     let plan = RunPlan {
+        known: backstop::known::KnownFaults::default(),
         cases: vec![case(text)],
         clients: vec![hasty_client()],
         server: ServerSpec::Mock,
