@@ -21,6 +21,13 @@ pub(super) fn mix(seed: u64, counter: u64) -> u64 {
     word ^ (word >> 31)
 }
 
+/// Word number `counter` of the data of a record: a Weyl sequence, folded. Cheaper than [`mix`], because several words can be
+/// made at a time, and good enough to have nothing in it that compresses well.
+fn word(seed: u64, counter: u64) -> [u8; 8] {
+    let word = seed.wrapping_add(counter.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    (word ^ (word >> 32)).to_le_bytes()
+}
+
 /// Bytes of main data of the run's record at `at`: a little less than fits, so that padding occurs, too.
 pub(super) fn length(seed: u64, at: u64) -> u32 {
     FULL - u32::from((mix(seed, at) >> 61) as u8)
@@ -49,17 +56,19 @@ fn data(seed: u64, at: u64, offset: u64, output: &mut [u8]) {
     let mut counter = offset / 8;
     let skipped = usize::try_from(offset % 8).unwrap_or(0);
     if skipped > 0 {
-        let word = mix(seed, counter).to_le_bytes();
+        let word = word(seed, counter);
         let length = rest.len().min(8 - skipped);
         let (part, after) = rest.split_at_mut(length);
         part.copy_from_slice(&word[skipped..skipped + length]);
         rest = after;
         counter += 1;
     }
-    for chunk in rest.chunks_mut(8) {
-        chunk.copy_from_slice(&mix(seed, counter).to_le_bytes()[..chunk.len()]);
-        counter += 1;
+    let (words, last) = rest.as_chunks_mut::<8>();
+    for (to, counter) in words.iter_mut().zip(counter..) {
+        *to = word(seed, counter);
     }
+    let word = word(seed, counter.wrapping_add(words.len() as u64));
+    last.copy_from_slice(&word[..last.len()]);
 }
 
 /// The CRC-32C of the body of the NOOP at `at`.
