@@ -108,6 +108,7 @@ pub struct Server {
     pub settings: BTreeMap<String, String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
 fn is_running(phase: &Phase) -> bool {
     *phase == Phase::Running
 }
