@@ -130,6 +130,11 @@ impl Backup<'_> {
         self.options.manifest != ManifestOption::No && self.connection.version().has_manifest()
     }
 
+    /// Archives that nobody unpacks want a `tablespace_map`; servers before 9.5 send links only.
+    fn map_wanted(&self) -> bool {
+        !self.plain && self.connection.version().has_tablespace_map()
+    }
+
     /// BASE_BACKUP as this backup wants it.
     fn command(&self) -> String {
         let options = self.options;
@@ -142,7 +147,7 @@ impl Backup<'_> {
             wait: options.wal == WalMethod::None,
             incremental: false,
             max_rate: options.max_rate,
-            tablespace_map: !self.plain,
+            tablespace_map: self.map_wanted(),
             verify_checksums: options.verify_checksums,
             manifest: if self.manifest_wanted() { options.manifest } else { ManifestOption::No },
             manifest_checksums: options.manifest_checksums,
@@ -229,7 +234,7 @@ impl Backup<'_> {
         let ((), (received, end)) = tokio::try_join!(wal, main)?;
 
         let said = Said { end, ..said };
-        received.check(options, &tablespaces, &said, !self.plain)?;
+        received.check(options, &tablespaces, &said, self.map_wanted())?;
         self.connection.terminate().await;
         publish(sink, wal_files, &received, options, observer)?;
         Ok(BackupSummary {

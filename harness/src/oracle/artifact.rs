@@ -119,7 +119,8 @@ impl Artifact {
             let item = if kind.is_symlink() {
                 let target = fs::read_link(&path)?;
                 // Tablespaces and a WAL directory elsewhere belong to the backup; no other link does.
-                let followed = prefix == b"pg_tblspc/" || (prefix.is_empty() && name == b"pg_wal");
+                let followed =
+                    prefix == b"pg_tblspc/" || (prefix.is_empty() && (name == b"pg_wal" || name == b"pg_xlog"));
                 if followed && path.is_dir() {
                     self.walk(&path, &[&name[..], b"/"].concat(), depth + 1)?;
                 }
@@ -210,7 +211,7 @@ fn archives_in(target: &Path) -> Vec<(Vec<u8>, PathBuf)> {
             let stem = path.file_name()?.to_str()?.strip_suffix(".tar")?.to_owned();
             let prefix = match stem.as_str() {
                 "base" => String::new(),
-                "pg_wal" => "pg_wal/".to_owned(),
+                "pg_wal" | "pg_xlog" => format!("{stem}/"),
                 oid => format!("pg_tblspc/{oid}/"),
             };
             Some((prefix.into_bytes(), path))

@@ -65,6 +65,16 @@ fn label(evidence: &Evidence<'_>, problems: &mut Vec<String>) {
 
 fn control(evidence: &Evidence<'_>, problems: &mut Vec<String>) {
     let Some(bytes) = small(evidence, "global/pg_control", problems) else { return };
+    if !evidence.cluster.version().has_current_wal_format() {
+        // Of the layouts before 12 only the beginning is known. What the server sent is compared byte by byte elsewhere.
+        let found = bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let expected = evidence.cluster.system_identifier();
+        if found != Some(expected) {
+            problems
+                .push(format!("global/pg_control does not begin with the system identifier of the server, {expected}"));
+        }
+        return;
+    }
     match ControlFile::decode(&bytes) {
         Err(error) => problems.push(format!("global/pg_control cannot be read: {error}")),
         Ok(control) => {
