@@ -82,7 +82,14 @@ impl Tool {
         let server = case.scenario.server.version;
         let incremental = case.scenario.clients.iter().any(|client| client.incremental_from.is_some());
         let compressed = case.scenario.clients.iter().any(|client| client.compress.is_some());
+        let streaming = case.scenario.clients.iter().any(|client| client.wal == WalMethod::Stream);
         match &self.kind {
+            // Since it knows that timelines end, in 9.3.
+            Kind::PgBasebackup { release, .. }
+                if streaming && release.has_timeline_history() && !server.has_timeline_history() =>
+            {
+                Some(format!("pg_basebackup {release} streams no WAL from servers of version {server}"))
+            }
             Kind::PgBasebackup { release, .. } if compressed && !release.has_archive_stream() => {
                 Some("pg_basebackup asks no server to compress before 15".to_owned())
             }
