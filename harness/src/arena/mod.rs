@@ -94,7 +94,10 @@ pub fn config(case: &Case, seed: u64, outside: &Path) -> Result<Config, String> 
 
 /// The fault with its links leading to `outside`.
 fn lead(mut fault: Fault, outside: &Path) -> Fault {
-    if let Action::RelinkMember { to: target } | Action::ExtraMember { target: Some(target), .. } = &mut fault.r#do {
+    if let Action::RelinkMember { to: target }
+    | Action::ExtraMember { target: Some(target), .. }
+    | Action::ChangeRow { to: Some(target), .. } = &mut fault.r#do
+    {
         *target = target.replace(OUTSIDE, &outside.display().to_string());
     }
     fault

@@ -4,6 +4,7 @@ use backstop_protocol::backend::{Severity, SqlState};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::member::{HeaderField, MemberType, Mode};
 use crate::units::{ByteRate, ByteSize, Span};
 
 fn all_bits() -> u8 {
@@ -54,6 +55,8 @@ pub enum Action {
     Drop {},
     /// The message comes twice.
     Repeat {},
+    /// The message and the one after it change places.
+    Swap {},
     /// Bytes that nobody asked for come before the message: on the wire, or inside the archive or manifest if the point is
     /// one of its bytes.
     Insert {
@@ -83,6 +86,24 @@ pub enum Action {
         severity: NoticeSeverity,
         /// Its text.
         message: String,
+    },
+    /// The result set at the point, or the first one of the command's answer, has another value.
+    ChangeRow {
+        /// The column's name, as the server gives it: `spclocation`.
+        column: String,
+        /// Which row, from 1; all of them without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        row: Option<u32>,
+        /// The value; NULL without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+    },
+    /// From here on ParameterStatus reports another value of the setting. The server goes by its own.
+    ChangeParameter {
+        /// The setting: `server_version`.
+        name: String,
+        /// Its value.
+        to: String,
     },
     /// `pg_terminate_backend()`: FATAL 57P01 and the end of the connection.
     Terminate {
@@ -152,6 +173,28 @@ pub enum Action {
         /// Which.
         to: ByteSize,
     },
+    /// The member's header has other permission bits.
+    RemodeMember {
+        /// In octal digits, as in `chmod`: `4777`.
+        to: Mode,
+    },
+    /// A field of the member's header holds these bytes, and zeros behind them. Its checksum is right.
+    WriteHeader {
+        /// Which.
+        field: HeaderField,
+        /// The bytes, at most as many as the field has.
+        hex: Hex,
+    },
+    /// The file holds another text. Its header and the manifest agree with it, as if it had lain so on the server.
+    RewriteMember {
+        /// The text.
+        content: String,
+    },
+    /// `pg_control` is another cluster's. Its CRC and the manifest agree with it.
+    ChangeControl {
+        /// The other cluster.
+        system_identifier: u64,
+    },
     /// The member's header has a wrong checksum.
     BreakHeader {},
     /// The member never comes: header, content and padding.
@@ -170,9 +213,12 @@ pub enum Action {
         /// Where a link points.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<String>,
-        /// What a file holds.
+        /// What a file holds, or a header that describes the member after it.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         content: String,
+        /// What its header says of the size; the truth without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<ByteSize>,
     },
 }
 
@@ -189,10 +235,13 @@ impl Action {
             Self::Garble { .. } => "garble",
             Self::Drop {} => "drop",
             Self::Repeat {} => "repeat",
+            Self::Swap {} => "swap",
             Self::Insert { .. } => "insert",
             Self::Truncate { .. } => "truncate",
             Self::Error { .. } => "error",
             Self::Notice { .. } => "notice",
+            Self::ChangeRow { .. } => "change-row",
+            Self::ChangeParameter { .. } => "change-parameter",
             Self::Terminate { .. } => "terminate",
             Self::Shutdown { .. } => "shutdown",
             Self::Crash { .. } => "crash",
@@ -207,6 +256,10 @@ impl Action {
             Self::RetypeMember { .. } => "retype-member",
             Self::RelinkMember { .. } => "relink-member",
             Self::ResizeHeader { .. } => "resize-header",
+            Self::RemodeMember { .. } => "remode-member",
+            Self::WriteHeader { .. } => "write-header",
+            Self::RewriteMember { .. } => "rewrite-member",
+            Self::ChangeControl { .. } => "change-control",
             Self::BreakHeader {} => "break-header",
             Self::OmitMember {} => "omit-member",
             Self::OmitArchive {} => "omit-archive",
@@ -252,36 +305,6 @@ impl From<NoticeSeverity> for Severity {
         match severity {
             NoticeSeverity::Notice => Self::Notice,
             NoticeSeverity::Warning => Self::Warning,
-        }
-    }
-}
-
-/// The type of an archive member. PostgreSQL writes files, directories and symlinks only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the names say it all")]
-pub enum MemberType {
-    #[default]
-    File,
-    HardLink,
-    Symlink,
-    CharacterDevice,
-    BlockDevice,
-    Directory,
-    Fifo,
-}
-
-impl MemberType {
-    /// `typeflag` of POSIX ustar.
-    pub(crate) fn flag(self) -> u8 {
-        match self {
-            Self::File => b'0',
-            Self::HardLink => b'1',
-            Self::Symlink => b'2',
-            Self::CharacterDevice => b'3',
-            Self::BlockDevice => b'4',
-            Self::Directory => b'5',
-            Self::Fifo => b'6',
         }
     }
 }

@@ -4,7 +4,7 @@
 //! refuses to encode what a hostile server sends. All but [`break_checksum`] leave the checksum right, so that a client gets
 //! past it to the field in question.
 
-use super::action::MemberType;
+use super::member::{HeaderField, MemberType, Mode};
 
 /// A tar header block.
 pub(crate) type Block = [u8; 512];
@@ -43,6 +43,18 @@ pub(crate) fn resize(header: &mut Block, size: u64) {
         field[0] = 0x80;
         field[4..].copy_from_slice(&size.to_be_bytes());
     }
+    seal(header);
+}
+
+/// Replaces the permission bits.
+pub(crate) fn remode(header: &mut Block, Mode(mode): Mode) {
+    put_text(&mut header[HeaderField::Mode.range()], format!("{mode:07o} ").as_bytes());
+    seal(header);
+}
+
+/// Replaces a field; what does not fit is cut.
+pub(crate) fn write(header: &mut Block, field: HeaderField, bytes: &[u8]) {
+    put_text(&mut header[field.range()], bytes);
     seal(header);
 }
 
@@ -106,6 +118,17 @@ mod tests {
         rename(&mut header, b"../../etc/passwd");
         assert_eq!(&header[CHECKSUM], format!("{:07o} ", sum(&header)).as_bytes());
         assert!(header.starts_with(b"../../etc/passwd\0"));
+    }
+
+    #[test]
+    fn any_field_can_hold_anything() {
+        let mut header = invent(b"x", MemberType::File, b"", 5, 0);
+        write(&mut header, HeaderField::Size, b"          5\0");
+        assert_eq!(&header[SIZE], b"          5\0");
+        write(&mut header, HeaderField::Typeflag, b"Z");
+        remode(&mut header, Mode(0o4777));
+        assert_eq!((header[TYPE], &header[100..108]), (b'Z', b"0004777 ".as_slice()));
+        assert_eq!(&header[CHECKSUM], format!("{:07o} ", sum(&header)).as_bytes());
     }
 
     #[test]

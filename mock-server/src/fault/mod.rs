@@ -9,10 +9,12 @@
 //! | where a fault strikes | [`Point`] |
 //! | what it does | [`Action`] |
 //! | which actions go with which points | [`Fault::validate`] |
+//! | what it says of a tar header | [`member`] |
 //! | changing tar headers | [`header`] |
 
 pub mod action;
 pub(crate) mod header;
+pub mod member;
 mod plan;
 pub mod point;
 mod validate;
@@ -23,7 +25,8 @@ mod tests;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::action::{Action, Hex, MemberType, NoticeSeverity, ShutdownMode};
+pub use self::action::{Action, Hex, NoticeSeverity, ShutdownMode};
+pub use self::member::{HeaderField, MemberType, Mode};
 pub(crate) use self::plan::{Identity, Plan, Role, Stop};
 pub(crate) use self::point::Moment;
 pub use self::point::Point;

@@ -171,6 +171,15 @@ impl Point {
         matches!(self, Self::ArchiveData { .. } | Self::Member { at: Some(_), .. } | Self::ManifestData { .. })
     }
 
+    /// The columns of the result set at the point, if one stands there.
+    pub(super) fn columns(&self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::StartPosition { .. } | Self::EndPosition { .. } => Some(&["recptr", "tli"]),
+            Self::TablespaceList { .. } => Some(&["spcoid", "spclocation", "size"]),
+            _ => None,
+        }
+    }
+
     /// Whether the point is a member's header.
     pub(super) fn is_header(&self) -> bool {
         matches!(self, Self::Member { at: None, .. })

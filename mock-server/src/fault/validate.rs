@@ -2,7 +2,7 @@
 
 use backstop_protocol::wal_file::WalFileName;
 
-use super::{Action, Fault, MemberType, Point};
+use super::{Action, Fault, Point};
 use crate::units::Position;
 
 impl Fault {
@@ -42,6 +42,32 @@ impl Fault {
             Action::Drop {} if matches!(point, Point::StatusUpdate { .. }) => None,
             Action::Drop {} if point.is_header() => Some("a message: use omit-member"),
             Action::Drop {} | Action::Repeat {} => (!point.has_message()).then_some("a message of its own"),
+            Action::Swap {} => {
+                let followed = matches!(
+                    point,
+                    Point::StartPosition { .. }
+                        | Point::TablespaceList { .. }
+                        | Point::CopyBegin { .. }
+                        | Point::ArchiveBegin { .. }
+                        | Point::CopyDone { .. }
+                        | Point::EndPosition { .. }
+                        | Point::WalBegin { .. }
+                        | Point::Message { .. }
+                );
+                (!followed).then_some("a message that another follows: use message for one with data")
+            }
+            Action::ChangeRow { .. } => {
+                let answered = matches!(point, Point::Command { .. }) || point.columns().is_some();
+                (!answered).then_some("a result set: command, start-position, tablespace-list or end-position")
+            }
+            Action::ChangeParameter { .. } => {
+                let before = matches!(point, Point::Connect { .. } | Point::Startup { .. });
+                (!before).then_some("connect or startup, before the settings are reported")
+            }
+            Action::ChangeControl { .. } => {
+                let control = matches!(point, Point::Member { path, at: None, .. } if path == "global/pg_control");
+                (!control).then_some("the member global/pg_control, without at")
+            }
             Action::Garble { .. } => {
                 let byte = point.is_archived_byte() || matches!(point, Point::WalData { .. });
                 (!byte).then_some("a byte: archive-data, member with at, manifest-data or wal-data")
@@ -57,6 +83,9 @@ impl Fault {
             | Action::RetypeMember { .. }
             | Action::RelinkMember { .. }
             | Action::ResizeHeader { .. }
+            | Action::RemodeMember { .. }
+            | Action::WriteHeader { .. }
+            | Action::RewriteMember { .. }
             | Action::BreakHeader {}
             | Action::OmitMember {} => (!point.is_header()).then_some("a member's header: member without at"),
             Action::OmitArchive {} => {
@@ -122,18 +151,29 @@ impl Fault {
             }
             Action::RenameMember { to } => short("to of rename-member", to, 100),
             Action::RelinkMember { to } => short("to of relink-member", to, 100),
-            Action::ExtraMember { name, kind, target, content } => {
+            Action::WriteHeader { field, hex } if hex.0.len() > field.range().len() => {
+                Err(format!("hex of write-header has more than the {} bytes of the field", field.range().len()))
+            }
+            Action::ChangeRow { row: Some(0), .. } => Err("row of change-row counts from 1".to_owned()),
+            Action::ChangeRow { column, .. } => match self.when.columns() {
+                Some(columns) if !columns.contains(&column.as_str()) => {
+                    let (point, columns) = (self.when.name(), columns.join(", "));
+                    Err(format!("{point} has no column {column:?}: its columns are {columns}"))
+                }
+                _ => Ok(()),
+            },
+            Action::ChangeParameter { name, to } if name.contains('\0') || to.contains('\0') => {
+                Err("change-parameter holds a zero byte".to_owned())
+            }
+            Action::ExtraMember { name, kind, target, content, .. } => {
                 short("name of extra-member", name, 100)?;
                 short("target of extra-member", target.as_deref().unwrap_or_default(), 100)?;
-                match kind {
-                    MemberType::File if target.is_some() => Err("a file has no target".to_owned()),
-                    MemberType::File => Ok(()),
-                    _ if !content.is_empty() => Err("only a file has content".to_owned()),
-                    MemberType::Symlink | MemberType::HardLink if target.is_none() => {
-                        Err("a link needs a target".to_owned())
-                    }
-                    _ => Ok(()),
-                }
+                let problem = match (kind.is_link(), target) {
+                    (true, None) => Some("a link needs a target"),
+                    (false, Some(_)) => Some("only a link has a target"),
+                    _ => (!kind.has_content() && !content.is_empty()).then_some("only a file has content"),
+                };
+                problem.map_or(Ok(()), |problem| Err(problem.to_owned()))
             }
             _ => Ok(()),
         }

@@ -14,6 +14,8 @@ pub(super) struct Edits {
     pub(super) dropped: bool,
     /// How often it is said once more.
     repeated: usize,
+    /// The message comes after the next one.
+    pub(super) swapped: bool,
     /// Bytes that go into the archive or manifest first, where the point is inside one.
     pub(super) inserted: Vec<u8>,
     /// What is about archives and members, in the order of the plan.
@@ -51,6 +53,9 @@ impl Session {
                 Action::Reset {} => return Err(Ending::Reset.into()),
                 Action::Drop {} => edits.dropped = true,
                 Action::Repeat {} => edits.repeated += 1,
+                Action::Swap {} => edits.swapped = true,
+                Action::ChangeRow { column, row, to } => self.changes.change_row(column, row, to),
+                Action::ChangeParameter { name, to } => self.changes.change_parameter(name, to),
                 Action::Insert { hex } if inside => edits.inserted.extend(hex.0),
                 Action::Insert { hex } => self.wire.output.extend_from_slice(&hex.0),
                 Action::Error { sqlstate, message } => return Err(Diagnostic::error(sqlstate, message).into()),
@@ -74,6 +79,10 @@ impl Session {
                 | Action::RetypeMember { .. }
                 | Action::RelinkMember { .. }
                 | Action::ResizeHeader { .. }
+                | Action::RemodeMember { .. }
+                | Action::WriteHeader { .. }
+                | Action::RewriteMember { .. }
+                | Action::ChangeControl { .. }
                 | Action::BreakHeader {}
                 | Action::OmitMember {}
                 | Action::OmitArchive {}

@@ -7,6 +7,7 @@ mod alter_replication_slot;
 mod archiving;
 mod auth;
 mod base_backup;
+mod changes;
 mod create_replication_slot;
 mod drop_replication_slot;
 mod faults;
@@ -41,7 +42,9 @@ use backstop_protocol::base_backup::manifest::PriorBackup;
 use backstop_protocol::command::{self, Command, CommandError, MAX_COMMAND, OptionError};
 use backstop_protocol::frontend::FrontendMessage;
 use backstop_protocol::version::ServerVersion;
+use bytes::BytesMut;
 
+use self::changes::Changes;
 use self::sql::Sql;
 use self::throttle::Throttle;
 use self::wire::{Received, Wire};
@@ -140,6 +143,11 @@ pub(crate) struct Session {
     pace: Option<Throttle>,
     /// A fault cuts CopyData into pieces of so many bytes.
     piece: Option<usize>,
+    /// Faults change what comes.
+    changes: Changes,
+    /// What a fault has taken out of its place, to be said after the next message, and whether more of it comes.
+    held: BytesMut,
+    holds: bool,
 }
 
 /// Runs a session.
@@ -162,6 +170,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, seat: Arc<Seat>, stream: Stream) 
         record: None,
         pace: None,
         piece: None,
+        changes: Changes::default(),
+        held: BytesMut::new(),
+        holds: false,
         seat: seat.clone(),
         shared: shared.clone(),
     };
@@ -329,6 +340,9 @@ impl Session {
 
     /// Reads the next message, after what waits was written.
     async fn receive(&mut self) -> Result<FrontendMessage, Ending> {
+        // What was to change places with a message that does not come.
+        let held = std::mem::take(&mut self.held);
+        self.wire.output.extend_from_slice(&held);
         self.flush().await?;
         let received = self.wire.read(MAX_COMMAND).await;
         self.heard(received)

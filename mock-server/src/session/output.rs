@@ -49,6 +49,7 @@ impl Session {
 
     /// Sends a message.
     pub(super) async fn send(&mut self, message: BackendMessage) -> Result<(), Stop> {
+        let message = self.changes.apply(message)?;
         let (detail, version) = (describe(&message), self.version);
         self.put(message.name(), &detail, 0, false, |out| message.encode_as(version, out)).await
     }
@@ -57,12 +58,18 @@ impl Session {
     /// How often it was said.
     pub(super) async fn emit(&mut self, moment: Moment<'_>, messages: Vec<BackendMessage>) -> Result<usize, Stop> {
         let edits = self.at(moment).await?;
-        for _ in 0..edits.copies() {
-            for message in messages.clone() {
-                self.send(message).await?;
-            }
+        let held = self.holds;
+        self.holds |= edits.swapped;
+        let said = self.say(edits.copies(), messages).await;
+        self.holds = held;
+        said.map(|()| edits.copies())
+    }
+
+    async fn say(&mut self, copies: usize, messages: Vec<BackendMessage>) -> Result<(), Stop> {
+        for message in std::iter::repeat_n(messages, copies).flatten() {
+            self.send(message).await?;
         }
-        Ok(edits.copies())
+        Ok(())
     }
 
     /// Sends a CopyData whose payload is `head` and `data`. Only `data` counts as its bytes in the transcript.
@@ -79,19 +86,26 @@ impl Session {
         folds: bool,
         encode: impl Fn(&mut BytesMut),
     ) -> Result<(), Stop> {
-        let mut copies = 1;
+        let (mut copies, mut held) = (1, self.holds);
         if self.counts {
             let number = self.seat.messages.fetch_add(1, Ordering::SeqCst) + 1;
             if self.counted {
                 let mut frame = BytesMut::new();
                 encode(&mut frame);
                 let actions = self.shared.ask(Moment::Message(number), &self.seat);
-                copies = self.perform(actions, false, &frame).await?.copies();
+                let edits = self.perform(actions, false, &frame).await?;
+                copies = edits.copies();
+                held |= edits.swapped;
             }
         }
+        let after = if held { BytesMut::new() } else { std::mem::take(&mut self.held) };
         for _ in 0..copies {
             let said = Said { direction: Direction::Sent, message: name, detail, bytes: bytes as u64, folds };
             self.shared.record(self.seat.number, &said);
+            if held {
+                encode(&mut self.held);
+                continue;
+            }
             let before = self.wire.output.len();
             encode(&mut self.wire.output);
             let length = self.wire.output.len() - before;
@@ -102,6 +116,7 @@ impl Session {
                 self.flush().await?;
             }
         }
+        self.wire.output.extend_from_slice(&after);
         Ok(())
     }
 

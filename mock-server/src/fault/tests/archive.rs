@@ -1,8 +1,9 @@
-//! Rename-member, retype-member, relink-member, resize-header, break-header, omit-member, omit-archive, omit-trailer,
-//! extra-member.
+//! Rename-member, retype-member, relink-member, resize-header, remode-member, write-header, rewrite-member, change-control,
+//! break-header, omit-member, omit-archive, omit-trailer, extra-member.
 
-use backstop_protocol::base_backup::manifest::Manifest;
+use backstop_protocol::base_backup::manifest::{ChecksumAlgorithm, ChecksumHasher, Manifest};
 use backstop_protocol::base_backup::tar::{MemberHeader, MemberKind, TarEvent, TarReader, Trailer};
+use backstop_protocol::control::ControlFile;
 use backstop_protocol::version::ServerVersion;
 
 use super::{archive, sound, struck};
@@ -42,6 +43,62 @@ async fn a_header_lies_about_name_type_target_and_size() {
     let link = r#"{"member": {"path": "pg_tblspc/16400"}}"#;
     let archive = struck_archive(link, r#"{"relink-member": {"to": "/etc"}}"#).await;
     assert_eq!(find(&archive, "pg_tblspc/16400/").3.as_deref(), Some("/etc"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_holds_what_no_server_writes() {
+    let header = |archive: &[u8]| {
+        let mut archive = tar::Archive::new(archive);
+        let mut entries = archive.entries().unwrap().map(Result::unwrap);
+        entries.find(|entry| &*entry.path_bytes() == b"PG_VERSION").unwrap().header().clone()
+    };
+    let archive = struck_archive(MEMBER, r#"{"remode-member": {"to": "4777"}}"#).await;
+    assert_eq!(header(&archive).mode().unwrap(), 0o4777);
+    let archive = struck_archive(MEMBER, r#"{"write-header": {"field": "typeflag", "hex": "5a"}}"#).await;
+    assert_eq!(header(&archive).entry_type().as_byte(), b'Z');
+    let size = r#"{"write-header": {"field": "size", "hex": "202020202020202020203300"}}"#;
+    let archive = struck_archive(MEMBER, size).await;
+    assert_eq!(&header(&archive).as_old().size, b"          3\0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rewritten_member_agrees_with_the_manifest() {
+    let (_, messages, _) = struck(MEMBER, r#"{"rewrite-member": {"content": "twelve\n"}}"#).await;
+    let members = members(&archive(&messages, "base.tar"));
+    assert!(members.contains(&("PG_VERSION".to_owned(), tar::EntryType::Regular, 7, None)));
+    let manifest = Manifest::parse(&archive(&messages, "manifest")).unwrap();
+    let mut hasher = ChecksumHasher::new(ChecksumAlgorithm::Crc32c);
+    hasher.update(b"twelve\n");
+    let file = manifest.file(b"PG_VERSION").unwrap();
+    assert_eq!((file.size, &file.checksum), (7, &Some((ChecksumAlgorithm::Crc32c, hasher.finish()))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_cannot_be_rewritten() {
+    let when = r#"{"member": {"path": "global"}}"#;
+    let (_, messages, end) = struck(when, r#"{"rewrite-member": {"content": "x"}}"#).await;
+    assert!(tags(&messages).ends_with("NEZ") && end == End::Ready, "{}", tags(&messages));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_control_file_of_another_cluster_has_a_right_crc() {
+    let when = r#"{"member": {"path": "global/pg_control"}}"#;
+    let (server, messages, _) = struck(when, r#"{"change-control": {"system-identifier": 4711}}"#).await;
+    let archive = archive(&messages, "base.tar");
+    let control = ControlFile::decode(&archive[archive.len() - 1024 - 8192..archive.len() - 1024]).unwrap();
+    assert_eq!(control.system_identifier, 4711);
+    assert_ne!(server.cluster().system_identifier(), 4711);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pax_header_describes_the_next_member() {
+    let extra = r#"{"extra-member": {"name": "x", "kind": "pax-header", "content": "19 path=overridden\n"}}"#;
+    let archive = struck_archive(MEMBER, extra).await;
+    assert!(members(&archive).contains(&("overridden".to_owned(), tar::EntryType::Regular, 3, None)));
+    let extra = r#"{"extra-member": {"name": "x", "kind": "long-name", "content": "y", "size": "1GiB"}}"#;
+    let archive = struck_archive(MEMBER, extra).await;
+    let at = archive.chunks(512).position(|block| block.starts_with(b"x\0") && block[156] == b'L').unwrap() * 512;
+    assert_eq!((&archive[at + 124..at + 135], archive[at + 512]), (b"10000000000".as_slice(), b'y'));
 }
 
 #[tokio::test(start_paused = true)]

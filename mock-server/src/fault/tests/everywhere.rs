@@ -40,7 +40,7 @@ const POINTS: [&str; 24] = [
     r##"{"message": {"n": 5, "client": "#1"}}"##,
 ];
 
-const ACTIONS: [&str; 31] = [
+const ACTIONS: [&str; 38] = [
     r#"{"delay": {"for": "1s"}}"#,
     r#"{"stall": {}}"#,
     r#"{"throttle": {"rate": "1MiB/s"}}"#,
@@ -50,6 +50,9 @@ const ACTIONS: [&str; 31] = [
     r#"{"garble": {}}"#,
     r#"{"drop": {}}"#,
     r#"{"repeat": {}}"#,
+    r#"{"swap": {}}"#,
+    r#"{"change-row": {"column": "recptr", "to": "x"}}"#,
+    r#"{"change-parameter": {"name": "server_version", "to": "x"}}"#,
     r#"{"insert": {"hex": "4e"}}"#,
     r#"{"truncate": {}}"#,
     r#"{"truncate": {"to": "1B"}}"#,
@@ -67,6 +70,10 @@ const ACTIONS: [&str; 31] = [
     r#"{"retype-member": {"to": "fifo"}}"#,
     r#"{"relink-member": {"to": "x"}}"#,
     r#"{"resize-header": {"to": "8GiB"}}"#,
+    r#"{"remode-member": {"to": "0777"}}"#,
+    r#"{"write-header": {"field": "size", "hex": "ff"}}"#,
+    r#"{"rewrite-member": {"content": "x"}}"#,
+    r#"{"change-control": {"system-identifier": 1}}"#,
     r#"{"break-header": {}}"#,
     r#"{"omit-member": {}}"#,
     r#"{"omit-archive": {}}"#,

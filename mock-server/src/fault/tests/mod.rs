@@ -1,5 +1,6 @@
 //! What the peer observes of each action.
 
+mod answers;
 mod archive;
 mod everywhere;
 mod server;

@@ -24,6 +24,17 @@ fn impossible_pairs_are_refused() {
         r#"{"when": {"ready": {"nth": 0}}, "do": {"close": {}}}"#,
         r#"{"when": {"ready": {}}, "do": {"recycle-wal": {"through": "x"}}}"#,
         r#"{"when": {"archive-end": {}}, "do": {"extra-member": {"name": "x", "kind": "symlink"}}}"#,
+        r#"{"when": {"ready": {}}, "do": {"swap": {}}}"#,
+        r#"{"when": {"archive-data": {"at": "1B"}}, "do": {"swap": {}}}"#,
+        r#"{"when": {"copy-done": {}}, "do": {"change-row": {"column": "x"}}}"#,
+        r#"{"when": {"end-position": {}}, "do": {"change-row": {"column": "x"}}}"#,
+        r#"{"when": {"end-position": {}}, "do": {"change-row": {"column": "tli", "row": 0}}}"#,
+        r#"{"when": {"ready": {}}, "do": {"change-parameter": {"name": "x", "to": "y"}}}"#,
+        r#"{"when": {"member": {"path": "PG_VERSION"}}, "do": {"change-control": {"system-identifier": 1}}}"#,
+        r#"{"when": {"member": {"path": "x", "at": "1B"}}, "do": {"rewrite-member": {"content": "x"}}}"#,
+        r#"{"when": {"member": {"path": "x"}}, "do": {"write-header": {"field": "typeflag", "hex": "3030"}}}"#,
+        r#"{"when": {"member": {"path": "x"}}, "do": {"remode-member": {"to": "rwx"}}}"#,
+        r#"{"when": {"archive-end": {}}, "do": {"extra-member": {"name": "x", "kind": "fifo", "content": "x"}}}"#,
         r#"{"when": {"ready": {"at": "1s"}}, "do": {"close": {}}}"#,
     ]
     .iter()
@@ -42,6 +53,17 @@ fn impossible_pairs_are_refused() {
     nth of ready counts from 1
     invalid WAL file name "x": expected 24 upper-case hexadecimal digits such as "000000010000000000000003"
     a link needs a target
+    swap cannot strike at ready: it needs a message that another follows: use message for one with data
+    swap cannot strike at archive-data: it needs a message that another follows: use message for one with data
+    change-row cannot strike at copy-done: it needs a result set: command, start-position, tablespace-list or end-position
+    end-position has no column "x": its columns are recptr, tli
+    row of change-row counts from 1
+    change-parameter cannot strike at ready: it needs connect or startup, before the settings are reported
+    change-control cannot strike at member: it needs the member global/pg_control, without at
+    rewrite-member cannot strike at member: it needs a member's header: member without at
+    hex of write-header has more than the 1 bytes of the field
+    invalid mode "rwx": expected up to 7 octal digits such as "4777" at line 1 column 73
+    only a file has content
     unknown field `at`, expected `client` or `nth` at line 1 column 24
     "##);
 }

@@ -18,7 +18,7 @@ use super::manifest::ManifestInProgress;
 use super::member::{Content, Member, PIECE, unreadable};
 use super::{Backup, Session, Stop};
 use crate::cluster::{BackupEnd, Entry, EntryKind, Tablespace};
-use crate::fault::{Action, MemberType, Moment, header};
+use crate::fault::{Action, Moment, header};
 
 /// The uid and gid of the operating system's user that the server runs as.
 const OWNER: u32 = 1001;
@@ -110,11 +110,17 @@ impl Session {
                 location: Bytes::copy_from_slice(location.as_bytes()),
             };
             for _ in 0..edits.copies() {
-                self.archive_message(&message, format!("n {name} {location}").trim_end()).await?;
+                self.holds = edits.swapped;
+                let said = self.archive_message(&message, format!("n {name} {location}").trim_end()).await;
+                self.holds = false;
+                said?;
             }
         } else {
             for _ in 0..edits.copies() {
-                self.emit(Moment::CopyBegin, vec![BackendMessage::CopyOutResponse]).await?;
+                self.holds = edits.swapped;
+                let said = self.emit(Moment::CopyBegin, vec![BackendMessage::CopyOutResponse]).await;
+                self.holds = false;
+                said?;
             }
         }
         Ok(())
@@ -270,7 +276,7 @@ impl Session {
     }
 
     /// One member: header, content, padding.
-    async fn member(&mut self, backup: &mut Backup, member: Member) -> Result<(), Stop> {
+    async fn member(&mut self, backup: &mut Backup, mut member: Member) -> Result<(), Stop> {
         // What PostgreSQL looks at between files.
         if pin!(self.seat.cancel.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return Err(canceled());
@@ -278,9 +284,17 @@ impl Session {
         if let Some(running) = &backup.running {
             running.check()?;
         }
-        let (name, path) = (trimmed(&member.name), trimmed(&member.path));
-        let actions = self.shared.ask(Moment::Member { name, path }, &self.seat);
+        let moment = Moment::Member { name: trimmed(&member.name), path: trimmed(&member.path) };
+        let actions = self.shared.ask(moment, &self.seat);
         let edits = self.perform(actions, true, &[]).await?;
+        for action in &edits.archive {
+            match action {
+                Action::RewriteMember { content } => member.rewrite(content.clone())?,
+                Action::ChangeControl { system_identifier } => member.change_control(*system_identifier)?,
+                _ => {}
+            }
+        }
+        let (name, path) = (trimmed(&member.name), trimmed(&member.path));
         let mut header = self.header(&member)?;
         let what = String::from_utf8_lossy(&member.name).into_owned();
         if !edits.inserted.is_empty() {
@@ -294,6 +308,8 @@ impl Session {
                 Action::RetypeMember { to } => header::retype(&mut header, to),
                 Action::RelinkMember { to } => header::relink(&mut header, to.as_bytes()),
                 Action::ResizeHeader { to } => header::resize(&mut header, to.0),
+                Action::RemodeMember { to } => header::remode(&mut header, to),
+                Action::WriteHeader { field, hex } => header::write(&mut header, field, &hex.0),
                 Action::BreakHeader {} => header::break_checksum(&mut header),
                 Action::Truncate { .. } => backup.flow.cut = Some(backup.flow.offset),
                 Action::OmitMember {} => omitted = true,
@@ -382,13 +398,13 @@ impl Session {
 
     /// A member that a fault adds.
     async fn extra_member(&mut self, backup: &mut Backup, extra: Action) -> Result<(), Stop> {
-        let Action::ExtraMember { name, kind, target, content } = extra else { return Ok(()) };
+        let Action::ExtraMember { name, kind, target, content, size } = extra else { return Ok(()) };
         let target = target.unwrap_or_default();
-        let (content, size) = (content.into_bytes(), if kind == MemberType::File { None } else { Some(0) });
-        let size = size.unwrap_or(content.len() as u64);
-        let mut member = header::invent(name.as_bytes(), kind, target.as_bytes(), size, self.now()).to_vec();
-        member.extend_from_slice(&content);
-        member.extend_from_slice(TRAILER.get(..padding(size)).unwrap_or_default());
+        let length = content.len() as u64;
+        let announced = size.map_or(length, |size| size.0);
+        let mut member = header::invent(name.as_bytes(), kind, target.as_bytes(), announced, self.now()).to_vec();
+        member.extend_from_slice(content.as_bytes());
+        member.extend_from_slice(TRAILER.get(..padding(length)).unwrap_or_default());
         self.data_beside(backup, &member, &name).await
     }
 

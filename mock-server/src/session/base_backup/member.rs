@@ -1,8 +1,9 @@
 //! Members of archives: what they are, and where their bytes come from.
 
-use backstop_protocol::backend::Diagnostic;
+use backstop_protocol::backend::{Diagnostic, SqlState};
 use backstop_protocol::base_backup::incremental::{self, IncrementalHeader};
 use backstop_protocol::base_backup::tar::MemberKind;
+use backstop_protocol::control::ControlFile;
 use backstop_protocol::page::BLOCK_SIZE;
 use backstop_protocol::wal_file::WalFileName;
 use bytes::Bytes;
@@ -58,6 +59,27 @@ impl Member {
             content: Content::Bytes(content),
             listed: true,
         }
+    }
+
+    /// A fault gives the file another text.
+    pub(super) fn rewrite(&mut self, content: String) -> Result<(), Diagnostic> {
+        if self.kind != MemberKind::File {
+            let message = format!("rewrite-member: \"{}\" is not a file", self.name.escape_ascii());
+            return Err(Diagnostic::error(SqlState::INTERNAL_ERROR, message));
+        }
+        self.size = content.len() as u64;
+        self.content = Content::Bytes(content.into());
+        Ok(())
+    }
+
+    /// A fault makes `pg_control` that of another cluster.
+    pub(super) fn change_control(&mut self, system_identifier: u64) -> Result<(), Diagnostic> {
+        let problem =
+            |problem: String| Diagnostic::error(SqlState::INTERNAL_ERROR, format!("change-control: {problem}"));
+        let Content::Bytes(content) = &self.content else { return Err(problem("not made by the server".to_owned())) };
+        let control = ControlFile::decode(content).map_err(|error| problem(error.to_string()))?;
+        self.content = Content::Bytes(ControlFile { system_identifier, ..control }.encode().into());
+        Ok(())
     }
 
     /// The incremental file for the relation's file at `path`.
