@@ -98,6 +98,19 @@ pub struct BackupRecord {
     pub ended: BackupOutcome,
     /// Whether the client ended the session with Terminate.
     pub client_terminated: bool,
+    /// The files, by their paths in the manifest, that the backup found otherwise than the cluster had them at first.
+    pub found: BTreeMap<Vec<u8>, Found>,
+}
+
+/// What a backup found of a file that was removed or shrank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// So many bytes.
+    Beginning(u64),
+    /// From here on it sent zeros.
+    ZerosFrom(u64),
 }
 
 /// How many messages a session was sent: what a sweep over `message` points needs.
@@ -566,6 +579,16 @@ impl Shared {
             }
             Action::StopBackup { exclusive } => {
                 if let Err(error) = self.stop_backup(*exclusive) {
+                    failed(&error);
+                }
+            }
+            Action::RemoveFile { path } => {
+                if let Err(error) = self.cluster.shrink_file(path, None) {
+                    failed(&error);
+                }
+            }
+            Action::ShrinkFile { path, to } => {
+                if let Err(error) = self.cluster.shrink_file(path, Some(to.0)) {
                     failed(&error);
                 }
             }

@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 
 use backstop_mock::cluster::{Cluster, Entry, EntryKind, ground_truth, ground_truth_at};
 
+use backstop_mock::server::Found;
 use backstop_protocol::base_backup::label::BackupLabel;
 
 use super::Evidence;
@@ -52,6 +53,11 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
     for entry in truth {
         let (name, entry) = entry?;
         let shown = name.escape_ascii().to_string();
+        let found = evidence.backup.and_then(|backup| backup.found.get(&name)).copied();
+        // The server had removed it: who has it is told of below.
+        if found == Some(Found::Nothing) {
+            continue;
+        }
         let blocks = incremental::name(&name);
         if let (Some((since, _)), Some(Item::File(content))) = (since, evidence.artifact.items.get(&blocks)) {
             if evidence.artifact.items.contains_key(&name) {
@@ -67,8 +73,13 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
             // A backup may hold its own version of the file: `-R` appends to it.
             (EntryKind::File { .. }, Some(_)) if name == b"postgresql.auto.conf" => {}
             (EntryKind::File { size }, Some(Item::File(content))) => {
-                if content.size == *size {
-                    if let Some(at) = first_difference(evidence.cluster, &entry, content)? {
+                let (size, kept) = match found {
+                    Some(Found::Beginning(left)) => (left.min(*size), u64::MAX),
+                    Some(Found::ZerosFrom(from)) => (*size, from),
+                    Some(Found::Nothing) | None => (*size, u64::MAX),
+                };
+                if content.size == size {
+                    if let Some(at) = first_difference(evidence.cluster, &entry, content, kept)? {
                         problems.push(format!("\"{shown}\" differs from the server's at byte {at}"));
                     }
                 } else {
@@ -91,8 +102,8 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
     Ok(())
 }
 
-/// The offset of the first byte in which a stored file and the server's differ.
-fn first_difference(cluster: &Cluster, entry: &Entry, content: &Content) -> io::Result<Option<u64>> {
+/// The offset of the first byte in which a stored file and the server's differ, which is zeros from `kept` on.
+fn first_difference(cluster: &Cluster, entry: &Entry, content: &Content, kept: u64) -> io::Result<Option<u64>> {
     let mut stored = content.open()?;
     let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let mut at = 0;
@@ -101,6 +112,8 @@ fn first_difference(cluster: &Cluster, entry: &Entry, content: &Content) -> io::
         let (Some(ours), Some(theirs)) = (ours.get_mut(..wanted), theirs.get_mut(..wanted)) else { break };
         stored.read_exact(ours)?;
         let known = cluster.read(entry, at, theirs)?;
+        let kept = usize::try_from(kept.saturating_sub(at)).unwrap_or(usize::MAX);
+        theirs.get_mut(kept..).unwrap_or_default().fill(0);
         let differs = ours.iter().zip(theirs.iter()).take(known).position(|(ours, theirs)| ours != theirs);
         if let Some(offset) = differs.or((known < wanted).then_some(known)) {
             return Ok(Some(at + offset as u64));

@@ -17,6 +17,7 @@ mod retention;
 mod running_backups;
 mod server_files;
 mod settings;
+mod shrunk_files;
 mod slots;
 mod start_up;
 mod summaries;
@@ -45,6 +46,7 @@ use directory::Directory;
 use entry::Origin;
 use running_backups::RunningBackups;
 use settings::{Limits, Settings};
+use shrunk_files::ShrunkFiles;
 use slots::Slots;
 use summaries::Summaries;
 use synthetic::Synthetic;
@@ -59,6 +61,7 @@ pub use running_backups::KeptWal;
 pub use server_files::StoredFile;
 pub(crate) use server_files::{ServerFile, ServerFiles, file_access};
 pub(crate) use settings::parse_span;
+pub(crate) use shrunk_files::Left;
 pub use slots::{InvalidationReason, SlotState, WalStatus};
 pub(crate) use summaries::{TimelineEntry, Unsummarized};
 pub use wal::WalReadError;
@@ -156,6 +159,8 @@ struct State {
     min_recovery_point: Lsn,
     /// `lastFpwDisableRecPtr`: where `full_page_writes` was switched off last.
     full_page_writes_disabled: Option<Lsn>,
+    /// What faults have left of files.
+    shrunk_files: ShrunkFiles,
 }
 
 impl Inner {
@@ -243,6 +248,7 @@ impl Cluster {
             running: true,
             clean: true,
             full_page_writes_disabled: None,
+            shrunk_files: ShrunkFiles::new(),
             backups: RunningBackups::default(),
             label_files: None,
             old_label_files: None,

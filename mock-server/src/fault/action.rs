@@ -152,6 +152,20 @@ pub enum Action {
     /// The sessions of `start-backup` go away without `pg_backup_stop()`. An exclusive backup goes on.
     AbortBackup {},
 
+    // In its files.
+    /// A file is removed, as by DROP TABLE: a backup that has not begun to send it leaves it out without a word.
+    RemoveFile {
+        /// Its path in the manifest.
+        path: String,
+    },
+    /// A file shrinks, as by VACUUM: a backup that is sending it fills up with zeros, a later one sends what is left.
+    ShrinkFile {
+        /// Its path in the manifest.
+        path: String,
+        /// What is left, in whole blocks of 8 KiB.
+        to: ByteSize,
+    },
+
     // In the archive: a broken or hostile server.
     /// The member's header has another name.
     RenameMember {
@@ -252,6 +266,8 @@ impl Action {
             Self::StartBackup { .. } => "start-backup",
             Self::StopBackup { .. } => "stop-backup",
             Self::AbortBackup {} => "abort-backup",
+            Self::RemoveFile { .. } => "remove-file",
+            Self::ShrinkFile { .. } => "shrink-file",
             Self::RenameMember { .. } => "rename-member",
             Self::RetypeMember { .. } => "retype-member",
             Self::RelinkMember { .. } => "relink-member",

@@ -24,7 +24,9 @@ impl Fault {
             | Action::DropSlot { .. }
             | Action::StartBackup { .. }
             | Action::StopBackup { .. }
-            | Action::AbortBackup {} => None,
+            | Action::AbortBackup {}
+            | Action::RemoveFile { .. }
+            | Action::ShrinkFile { .. } => None,
             Action::Delay { .. }
             | Action::Stall { .. }
             | Action::Throttle { .. }
@@ -153,6 +155,9 @@ impl Fault {
             Action::RelinkMember { to } => short("to of relink-member", to, 100),
             Action::WriteHeader { field, hex } if hex.0.len() > field.range().len() => {
                 Err(format!("hex of write-header has more than the {} bytes of the field", field.range().len()))
+            }
+            Action::ShrinkFile { to, .. } if to.0 % 8192 != 0 => {
+                Err("to of shrink-file must be whole blocks of 8KiB".to_owned())
             }
             Action::ChangeRow { row: Some(0), .. } => Err("row of change-row counts from 1".to_owned()),
             Action::ChangeRow { column, .. } => match self.when.columns() {

@@ -96,7 +96,9 @@ impl Session {
                 | Action::DropSlot { .. }
                 | Action::StartBackup { .. }
                 | Action::StopBackup { .. }
-                | Action::AbortBackup {} => {
+                | Action::AbortBackup {}
+                | Action::RemoveFile { .. }
+                | Action::ShrinkFile { .. } => {
                     self.shared.act(&action);
                     // This session may be among those that are told to end: they end before they say more.
                     tokio::task::yield_now().await;

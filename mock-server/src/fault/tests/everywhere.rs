@@ -40,7 +40,7 @@ const POINTS: [&str; 24] = [
     r##"{"message": {"n": 5, "client": "#1"}}"##,
 ];
 
-const ACTIONS: [&str; 38] = [
+const ACTIONS: [&str; 40] = [
     r#"{"delay": {"for": "1s"}}"#,
     r#"{"stall": {}}"#,
     r#"{"throttle": {"rate": "1MiB/s"}}"#,
@@ -66,6 +66,8 @@ const ACTIONS: [&str; 38] = [
     r#"{"crash": {}}"#,
     r#"{"recycle-wal": {"through": "000000010000000000000001"}}"#,
     r#"{"switch-wal": {}}"#,
+    r#"{"remove-file": {"path": "PG_VERSION"}}"#,
+    r#"{"shrink-file": {"path": "PG_VERSION", "to": "0B"}}"#,
     r#"{"rename-member": {"to": "x"}}"#,
     r#"{"retype-member": {"to": "fifo"}}"#,
     r#"{"relink-member": {"to": "x"}}"#,

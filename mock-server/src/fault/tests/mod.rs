@@ -3,6 +3,7 @@
 mod answers;
 mod archive;
 mod everywhere;
+mod files;
 mod server;
 mod validate;
 mod wire;

@@ -200,6 +200,7 @@ impl Session {
         for entry in entries {
             let entry = entry.map_err(|error| unreadable(".", &error))?;
             let path = path(&below, &entry);
+            let Some(entry) = self.found(&path, entry) else { continue };
             if entry.kind == EntryKind::Special {
                 let message = format!("skipping special file \"./{}\"", path.escape_ascii());
                 let warning = Diagnostic::warning(SqlState::WARNING, message);
@@ -362,6 +363,9 @@ impl Session {
             let length = usize::try_from(member.size - offset).unwrap_or(PIECE).min(member.content.piece_at(offset));
             let piece = buffer.get_mut(..length).unwrap_or_default();
             self.read(&member.content, offset, piece, what)?;
+            if matches!(member.content, Content::Entry(_)) {
+                self.pad(&member.path, offset, piece);
+            }
             if let Some(hasher) = &mut hasher {
                 hasher.update(piece);
             }

@@ -14,8 +14,11 @@ mod incremental;
 mod manifest;
 mod member;
 mod relation;
+mod shrunk;
 mod spool;
 mod store;
+
+use std::collections::BTreeMap;
 
 use backstop_protocol::backend::{BackendMessage, Column, Diagnostic, SqlState};
 use backstop_protocol::base_backup::archive::ArchiveMessage;
@@ -279,6 +282,7 @@ impl Session {
             tablespaces: tablespaces.to_vec(),
             ended: BackupOutcome::Running,
             client_terminated: false,
+            found: BTreeMap::new(),
         });
     }
 }
