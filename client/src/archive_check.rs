@@ -11,6 +11,7 @@ use backstop_protocol::version::ServerVersion;
 use backstop_protocol::wal_file::WalFileName;
 
 use crate::error::shown;
+use crate::mutation::{Mutation, Weakness};
 use crate::receive::Tablespace;
 
 /// Deeper than any directory of a data directory that a tar header can name.
@@ -61,10 +62,11 @@ pub(crate) struct ArchiveCheck {
     /// The one top directory of the current tablespace archive.
     version_directory: Option<Vec<u8>>,
     required: Required,
+    weakness: Weakness,
 }
 
 impl ArchiveCheck {
-    pub(crate) fn new(version: ServerVersion, tablespaces: Vec<Tablespace>, wal: bool) -> Self {
+    pub(crate) fn new(version: ServerVersion, tablespaces: Vec<Tablespace>, wal: bool, weakness: Weakness) -> Self {
         Self {
             version,
             tablespaces,
@@ -73,6 +75,7 @@ impl ArchiveCheck {
             seen: BTreeMap::new(),
             version_directory: None,
             required: Required::default(),
+            weakness,
         }
     }
 
@@ -87,7 +90,10 @@ impl ArchiveCheck {
 
     /// Judges the next member of the current archive.
     pub(crate) fn member(&mut self, header: &MemberHeader) -> Result<Member, String> {
-        let name = clean_name(&header.name, header.kind != MemberKind::File)?;
+        let name = match clean_name(&header.name, header.kind != MemberKind::File) {
+            Err(_) if self.weakness.is(Mutation::TrustsNames) => header.name.clone(),
+            cleaned => cleaned?,
+        };
         let oid = self.current().ok_or("no archive was begun")?.oid;
         let path = match oid {
             None => name.clone(),
@@ -107,7 +113,7 @@ impl ArchiveCheck {
         if self.seen.len() >= MAX_MEMBERS {
             return Err("too many members".to_owned());
         }
-        if self.seen.insert(path.clone(), kind).is_some() {
+        if self.seen.insert(path.clone(), kind).is_some() && !self.weakness.is(Mutation::AcceptsDuplicates) {
             return Err("the same name for the second time".to_owned());
         }
         Ok(Member { name, path, kind })
@@ -115,7 +121,7 @@ impl ArchiveCheck {
 
     /// The parent must be a directory of the same archive; a tablespace's own directory is given.
     fn check_parent(&self, name: &[u8], path: &[u8]) -> Result<(), String> {
-        if !name.contains(&b'/') {
+        if !name.contains(&b'/') || self.weakness.is(Mutation::TrustsNames) {
             return Ok(());
         }
         let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
@@ -141,6 +147,7 @@ impl ArchiveCheck {
             Some((index, tablespace)) if !tablespace.in_place() && tablespace.location == target => {
                 Ok(Kind::Link { tablespace: index })
             }
+            _ if self.weakness.is(Mutation::TrustsLinks) => Ok(Kind::Link { tablespace: 0 }),
             _ => Err(format!("a link to \"{}\", which is no announced tablespace", shown(target))),
         }
     }
@@ -205,7 +212,7 @@ impl ArchiveCheck {
     pub(crate) fn end(&mut self) -> Result<(), String> {
         let base = self.current().is_some_and(|tablespace| tablespace.oid.is_none());
         self.current = None;
-        if !base {
+        if !base || self.weakness.is(Mutation::ForgivesMissingFiles) {
             return Ok(());
         }
         let required = [
@@ -295,7 +302,7 @@ mod tests {
     }
 
     fn base(wal: bool) -> ArchiveCheck {
-        let mut check = ArchiveCheck::new(ServerVersion::V15, tablespaces(), wal);
+        let mut check = ArchiveCheck::new(ServerVersion::V15, tablespaces(), wal, Weakness::NONE);
         check.begin(2);
         check
     }

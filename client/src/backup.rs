@@ -17,6 +17,7 @@ use crate::connection::Connection;
 use crate::connector::{Connector, Purpose};
 use crate::contents::Contents;
 use crate::error::{ClientError, shown};
+use crate::mutation::{Mutation, Weakness};
 use crate::observer::{Observer, Phase, Progress};
 use crate::options::{BackupOptions, SlotOption, Target, WalMethod};
 use crate::receive::{Part, Receiver, Tablespace, read_end, read_start, read_tablespaces};
@@ -72,7 +73,7 @@ pub async fn base_backup(
     let mut backup = Backup { connector: &*connector, options: &options, observer: &observer, connection, plain };
     let group = session::group_access(&mut backup.connection).await?;
     let mut sink = sink::open(target, backup.sink_settings(group))?;
-    if !options.clean {
+    if !options.clean || options.weakness.is(Mutation::LeavesPartialTarget) {
         sink.keep();
     }
     let result = backup.run(&mut *sink).await;
@@ -123,6 +124,7 @@ impl Backup<'_> {
             recovery: self.options.recovery.clone(),
             sync: self.options.sync,
             clock: Arc::clone(&self.options.clock),
+            weakness: self.options.weakness,
         }
     }
 
@@ -234,9 +236,13 @@ impl Backup<'_> {
         let ((), (received, end)) = tokio::try_join!(wal, main)?;
 
         let said = Said { end, ..said };
-        received.check(options, &tablespaces, &said, self.map_wanted())?;
+        let late = match received.check(options, &tablespaces, &said, self.map_wanted()) {
+            Err(error) if options.weakness.is(Mutation::PublishesUnverified) => Err(error),
+            whole => Ok(whole?),
+        };
         self.connection.terminate().await;
         publish(sink, wal_files, &received, options, observer)?;
+        late?;
         Ok(BackupSummary {
             start: start.lsn,
             timeline: start.timeline,
@@ -298,6 +304,7 @@ struct Transfer<'a> {
     progress: Progress,
     manifest: Option<Vec<u8>>,
     events: Vec<TarEvent>,
+    weakness: Weakness,
 }
 
 /// What arrived.
@@ -314,17 +321,22 @@ impl<'a> Transfer<'a> {
         let manifest = backup.manifest_wanted();
         let algorithm = if manifest { backup.options.manifest_checksums } else { ChecksumAlgorithm::None };
         let fetch = backup.options.wal == WalMethod::Fetch;
-        let trailer = if version.sends_tar_trailer() { Trailer::Required } else { Trailer::Absent };
+        let weakness = backup.options.weakness;
+        let trailer = if version.sends_tar_trailer() && !weakness.is(Mutation::NeedsNoTrailer) {
+            Trailer::Required
+        } else {
+            Trailer::Absent
+        };
         let sizes: Option<Vec<u64>> = tablespaces.iter().map(|tablespace| tablespace.size).collect();
         let total = sizes.map(|sizes| sizes.into_iter().fold(0, u64::saturating_add).saturating_mul(1024));
         Self {
             sink,
             observer: Arc::clone(backup.observer),
             tablespaces,
-            receiver: Receiver::new(version, tablespaces, manifest),
+            receiver: Receiver::new(version, tablespaces, manifest, weakness),
             trailer,
             reader: TarReader::new(trailer),
-            check: ArchiveCheck::new(version, tablespaces.to_vec(), fetch),
+            check: ArchiveCheck::new(version, tablespaces.to_vec(), fetch, weakness),
             contents: Contents::new(version, said.segment_size, said.start, algorithm, wal_check(said).in_files()),
             archive: String::new(),
             member: String::new(),
@@ -339,6 +351,7 @@ impl<'a> Transfer<'a> {
             },
             manifest: None,
             events: Vec::new(),
+            weakness,
         }
     }
 
@@ -402,6 +415,9 @@ impl<'a> Transfer<'a> {
         self.progress.done = self.progress.done.saturating_add(bytes.len() as u64);
         let mut events = std::mem::take(&mut self.events);
         let pushed = self.reader.push(bytes.clone(), &mut events);
+        if self.weakness.is(Mutation::SkipsMemberAtBorder) {
+            events.pop_if(|last| matches!(last, TarEvent::Member(_)));
+        }
         for event in events.drain(..) {
             self.event(&event)?;
         }
@@ -419,6 +435,12 @@ impl<'a> Transfer<'a> {
                 let member = self.check.member(header).map_err(|problem| self.archive_error(problem))?;
                 self.contents.begin(&member).map_err(|problem| self.archive_error(problem))?;
                 self.progress.member = Some(shown(&member.path));
+                if self.progress.tablespaces_done == 1
+                    && self.progress.tablespaces > 2
+                    && self.weakness.is(Mutation::ForgetsSecondTablespace)
+                {
+                    return Ok(());
+                }
                 self.sink.begin_member(header, &member)
             }
             TarEvent::Data(bytes) => {
@@ -459,6 +481,9 @@ impl Received {
         said: &Said,
         map_wanted: bool,
     ) -> Result<(), ClientError> {
+        if options.weakness.looks_once() {
+            return Ok(());
+        }
         verify::check_files(&self.contents, said)?;
         let unlinked = self.check.unlinked();
         verify::check_tablespaces(&self.contents, tablespaces, &unlinked, map_wanted, said.version)?;
@@ -466,6 +491,7 @@ impl Received {
             self.contents.check_wal(said.end)?;
         }
         match &self.manifest {
+            Some(_) if options.weakness.is(Mutation::LogsManifestMismatch) => Ok(()),
             Some(manifest) => verify::check_manifest(manifest, &self.contents, said),
             None => Ok(()),
         }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::auth::{AuthError, Exchange, Step};
 use crate::connector::{BoxStream, Connector, Purpose};
 use crate::error::{ClientError, shown};
+use crate::mutation::{Mutation, Weakness};
 use crate::observer::{Observer, Phase};
 use crate::options::BackupOptions;
 
@@ -57,6 +58,7 @@ pub(crate) struct Connection {
     patience: (Option<Duration>, Phase),
     /// Whether Terminate still makes sense.
     open: bool,
+    weakness: Weakness,
 }
 
 impl Connection {
@@ -99,6 +101,7 @@ impl Connection {
             doing,
             patience: (None, Phase::Connecting),
             open: true,
+            weakness: options.weakness,
         };
         connection.log_in(options).await?;
         connection.version = connection.announced_version()?;
@@ -159,6 +162,11 @@ impl Connection {
         self.version
     }
 
+    /// Whether this client is wrong in this way.
+    pub(crate) fn weak(&self, mutation: Mutation) -> bool {
+        self.weakness.is(mutation)
+    }
+
     /// The process id of the session's backend, 0 if the server told none.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
@@ -171,7 +179,7 @@ impl Connection {
 
     /// Sets how long the next byte may take from now on.
     pub(crate) fn set_patience(&mut self, limit: Option<Duration>, phase: Phase) {
-        self.patience = (limit, phase);
+        self.patience = (limit.filter(|_| !self.weak(Mutation::NeverTimesOut)), phase);
     }
 
     /// An error about a message that cannot stand here.
@@ -200,6 +208,9 @@ impl Connection {
                         return Err(self.unexpected("fewer notices", "NoticeResponse without end"));
                     }
                     self.observer.notice(&notice);
+                    if self.weak(Mutation::LosesMessageAfterNotice) {
+                        self.next().await?;
+                    }
                 }
                 BackendMessage::ErrorResponse(diagnostic) => return Err(self.reported(diagnostic)),
                 message => return Ok(message),
@@ -210,9 +221,13 @@ impl Connection {
     /// The next message of any kind.
     async fn next(&mut self) -> Result<BackendMessage, ClientError> {
         loop {
-            let frame = read_frame(&mut self.input, MAX_FRAME);
+            let limit = if self.weak(Mutation::BelievesAnyLength) { usize::MAX } else { MAX_FRAME };
+            let frame = read_frame(&mut self.input, limit);
             if let Some(frame) = frame.map_err(|source| ClientError::Frame { doing: self.doing.clone(), source })? {
                 let message = BackendMessage::decode(frame);
+                if message.is_err() && self.weak(Mutation::SkipsUnknownMessages) {
+                    continue;
+                }
                 return message.map_err(|source| ClientError::Message { doing: self.doing.clone(), source });
             }
             if self.input.capacity() - self.input.len() < 4096 {
@@ -285,7 +300,7 @@ impl Connection {
 
     /// Requires as many values as were described.
     pub(crate) fn check_row(&self, row: &[Option<Bytes>], columns: usize) -> Result<(), ClientError> {
-        if row.len() == columns {
+        if row.len() == columns || self.weak(Mutation::IgnoresRowDescription) {
             Ok(())
         } else {
             Err(self.unexpected(format!("{columns} fields"), format!("{} fields", row.len())))

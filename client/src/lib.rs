@@ -11,6 +11,7 @@
 //! | watch | [`Observer`] |
 //! | read connection strings as libpq does | [`conninfo`] |
 //! | run a command line | [`cli`] |
+//! | break it on purpose | [`Weakness`], with the feature `mutants` |
 //!
 //! Everything runs on the task that polls [`base_backup`]'s future: file work is done inline, time is tokio's, the time of day
 //! comes from a [`Clock`]. With an in-memory transport and a paused clock, a backup is a function of what the server sends.
@@ -25,6 +26,7 @@ mod connector;
 pub mod conninfo;
 mod contents;
 mod error;
+mod mutation;
 mod observer;
 mod options;
 mod receive;
@@ -41,5 +43,6 @@ pub use backup::{BackupSummary, base_backup};
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use connector::{Address, BoxStream, Connecting, Connector, NetConnector, Purpose, Stream};
 pub use error::ClientError;
+pub use mutation::{Mutation, Weakness};
 pub use observer::{Observer, Phase, Progress, Silent};
 pub use options::{BackupOptions, Deadlines, RecoveryConfiguration, SlotOption, Target, UnmappedTablespace, WalMethod};

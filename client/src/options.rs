@@ -10,6 +10,7 @@ use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::ManifestOption;
 
 use crate::clock::{Clock, FixedClock};
+use crate::mutation::Weakness;
 
 /// How the WAL that a backup needs is taken along (`-X`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +155,8 @@ pub struct BackupOptions {
     pub deadlines: Deadlines,
     /// Time of day.
     pub clock: Arc<dyn Clock>,
+    /// What is wrong with this client on purpose.
+    pub weakness: Weakness,
 }
 
 impl BackupOptions {
@@ -183,6 +186,7 @@ impl BackupOptions {
             recovery: None,
             deadlines: Deadlines::default(),
             clock: Arc::new(FixedClock::EPOCH),
+            weakness: Weakness::NONE,
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::connection::Connection;
 use crate::connector::{Connector, Purpose};
 use crate::error::{ClientError, shown};
+use crate::mutation::Mutation;
 use crate::observer::{Observer, Phase};
 use crate::options::{BackupOptions, SlotOption};
 use crate::receive::Position;
@@ -66,6 +67,16 @@ struct Stream {
 }
 
 impl WalReceiver<'_> {
+    /// Whether this client is wrong in this way.
+    fn weak(&self, mutation: Mutation) -> bool {
+        self.options.weakness.is(mutation)
+    }
+
+    /// Whether this client reads the WAL that it stores.
+    fn reads_wal(&self) -> bool {
+        ![Mutation::AcceptsWalGaps, Mutation::AcceptsWalGarbage].into_iter().any(|mutation| self.weak(mutation))
+    }
+
     /// Receives WAL until the end position is reached, and returns having checked that all of it is there.
     pub(crate) async fn run(mut self) -> Result<(), ClientError> {
         self.observer.phase(&Phase::StartingWalReceiver);
@@ -109,13 +120,18 @@ impl WalReceiver<'_> {
                 Ended::NextTimeline { timeline: next, start } => {
                     timeline = next;
                     position = self.segment_size.round_down(start);
-                    self.check.switch(next, start)?;
+                    if self.reads_wal() {
+                        self.check.switch(next, start)?;
+                    }
                 }
             }
         }
         connection.terminate().await;
         let end = *self.end.borrow();
         let end = end.ok_or_else(|| ClientError::Incomplete("no end position".to_owned()))?;
+        if !self.reads_wal() || self.weak(Mutation::IgnoresEndPosition) {
+            return Ok(());
+        }
         self.check.covers(end.lsn)
     }
 
@@ -124,7 +140,9 @@ impl WalReceiver<'_> {
         let (slot, create, temporary) = match &self.options.slot {
             SlotOption::None => return Ok(None),
             SlotOption::Temporary if !self.version.has_temporary_slots() => return Ok(None),
-            SlotOption::Temporary => (format!("pg_basebackup_{}", connection.pid()), true, true),
+            SlotOption::Temporary => {
+                (format!("pg_basebackup_{}", connection.pid()), true, !self.weak(Mutation::LeaksSlot))
+            }
             SlotOption::Named { name, create } => (name.clone(), *create, false),
         };
         if create {
@@ -187,7 +205,7 @@ impl WalReceiver<'_> {
         loop {
             let end = *self.end.borrow_and_update();
             if let Some(end) = end {
-                if stream.position >= end.lsn {
+                if stream.position >= end.lsn || self.weak(Mutation::IgnoresEndPosition) {
                     self.close_segment(&mut stream, false)?;
                     return self.stop(connection, deadline).await;
                 }
@@ -260,7 +278,7 @@ impl WalReceiver<'_> {
 
     /// Writes WAL to its segments.
     fn write(&mut self, stream: &mut Stream, start: Lsn, data: &Bytes) -> Result<(), ClientError> {
-        if start != stream.position {
+        if start != stream.position && !self.weak(Mutation::AcceptsWalGaps) {
             let problem = format!("got WAL data at {start}, expected {}", stream.position);
             return Err(ClientError::Wal { at: start, problem });
         }
@@ -269,7 +287,9 @@ impl WalReceiver<'_> {
             let size = self.segment_size;
             let room = size.bytes() - size.offset_of(stream.position);
             let piece = rest.split_to(rest.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
-            self.check.push(stream.timeline, stream.position, &piece)?;
+            if self.reads_wal() {
+                self.check.push(stream.timeline, stream.position, &piece)?;
+            }
             if !stream.open {
                 let name = WalFileName::holding(stream.timeline, stream.position, size);
                 self.files.begin(&name.to_string(), size.bytes())?;
@@ -299,6 +319,9 @@ impl WalReceiver<'_> {
 
     /// Tells the server where we are.
     async fn status(&self, connection: &mut Connection, stream: &Stream) -> Result<(), ClientError> {
+        if self.weak(Mutation::SendsNoStatus) {
+            return Ok(());
+        }
         let mut payload = BytesMut::new();
         let message = StandbyMessage::StatusUpdate {
             write: stream.position,

@@ -12,12 +12,15 @@
 //! | set aside what a client is known to do wrong | [`known`] |
 //! | hear what happens while it runs | [`event`] |
 //! | tell people and machines about it | [`report`] |
+//! | see whether it catches clients that are broken on purpose | `mutants`, with the feature of this name |
 //! | do all this from the command line | [`cli`] |
 
 pub mod arena;
 pub mod cli;
 pub mod event;
 pub mod known;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod oracle;
 pub mod plan;
 pub mod record;

@@ -206,7 +206,7 @@ fn explain_spells_the_defaults_out() {
 #[test]
 fn every_help_has_an_example() {
     let directory = scenarios();
-    for command in ["run", "serve", "list", "explain", "schema"] {
+    for command in ["run", "serve", "list", "explain", "schema", "mutants"] {
         let (status, out, _) = backstop(directory.path(), &[command, "--help"]);
         assert_eq!(status, 0, "{command}");
         assert!(out.contains("Example") && out.contains(&format!("backstop {command}")), "{out}");
@@ -217,6 +217,14 @@ fn every_help_has_an_example() {
     for default in ["[default: builtin]", "[default: mock]", "[default: scenarios]", "[default: everything]"] {
         assert!(out.contains(default), "{default}: {out}");
     }
+}
+
+#[cfg(not(feature = "mutants"))]
+#[test]
+fn mutants_have_to_be_built() {
+    let (status, _, error) = backstop(scenarios().path(), &["mutants"]);
+    assert_eq!(status, 2);
+    assert!(error.contains("cargo run -p backstop --features mutants -- mutants"), "{error}");
 }
 
 #[test]

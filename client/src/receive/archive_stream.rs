@@ -5,6 +5,7 @@ use backstop_protocol::base_backup::archive::ArchiveMessage;
 
 use super::{Part, Tablespace, Unexpected};
 use crate::error::shown;
+use crate::mutation::{Mutation, Weakness};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -27,12 +28,13 @@ pub(crate) struct ArchiveStream {
     next: usize,
     manifest: bool,
     state: State,
+    weakness: Weakness,
 }
 
 impl ArchiveStream {
-    pub(crate) fn new(tablespaces: &[Tablespace], manifest: bool) -> Self {
+    pub(crate) fn new(tablespaces: &[Tablespace], manifest: bool, weakness: Weakness) -> Self {
         let announced = tablespaces.iter().map(|tablespace| (tablespace.archive_name(), tablespace.location.clone()));
-        Self { announced: announced.collect(), next: 0, manifest, state: State::Begin }
+        Self { announced: announced.collect(), next: 0, manifest, state: State::Begin, weakness }
     }
 
     pub(crate) fn push(&mut self, message: BackendMessage, out: &mut Vec<Part>) -> Result<(), Unexpected> {
@@ -49,7 +51,7 @@ impl ArchiveStream {
             }
             (State::Between | State::Archive | State::Manifest, BackendMessage::CopyDone) => {
                 self.end_archive(out);
-                if let Some((name, _)) = self.announced.get(self.next) {
+                if let Some((name, _)) = self.missing() {
                     return Err(Unexpected::new(format!("archive \"{name}\""), "CopyDone"));
                 }
                 if self.manifest && self.state != State::Manifest {
@@ -77,6 +79,9 @@ impl ArchiveStream {
                 if self.state == State::Manifest {
                     return Err(Unexpected::new("nothing after the backup manifest", got()));
                 }
+                if self.weakness.is(Mutation::ForgivesMissingArchives) {
+                    self.next += self.announced.iter().skip(self.next).take_while(|(next, _)| name != *next).count();
+                }
                 let Some((expected, at)) = self.announced.get(self.next) else {
                     return Err(Unexpected::new("the announced archives only", got()));
                 };
@@ -92,7 +97,7 @@ impl ArchiveStream {
                 if !self.manifest || self.state == State::Manifest {
                     return Err(Unexpected::new("no backup manifest", "the beginning of one"));
                 }
-                if let Some((name, _)) = self.announced.get(self.next) {
+                if let Some((name, _)) = self.missing() {
                     return Err(Unexpected::new(format!("archive \"{name}\""), "the backup manifest"));
                 }
                 self.end_archive(out);
@@ -112,6 +117,11 @@ impl ArchiveStream {
             }
         }
         Ok(())
+    }
+
+    /// The next archive that still has to come where no more may come.
+    fn missing(&self) -> Option<&(String, Vec<u8>)> {
+        self.announced.get(self.next).filter(|_| !self.weakness.is(Mutation::ForgivesMissingArchives))
     }
 
     /// Nothing on the wire says that an archive ends: what follows it does.
@@ -152,7 +162,7 @@ mod tests {
     }
 
     fn run(manifest: bool, messages: Vec<BackendMessage>) -> Result<Vec<Part>, Unexpected> {
-        let mut stream = ArchiveStream::new(&tablespaces(), manifest);
+        let mut stream = ArchiveStream::new(&tablespaces(), manifest, Weakness::NONE);
         let mut out = Vec::new();
         let messages = std::iter::once(BackendMessage::CopyOutResponse).chain(messages);
         messages.into_iter().try_for_each(|message| stream.push(message, &mut out)).map(|()| out)

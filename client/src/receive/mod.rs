@@ -16,6 +16,7 @@ pub(crate) use self::rows::{Position, Tablespace, read_end, read_start, read_tab
 
 use self::archive_stream::ArchiveStream;
 use self::copies::Copies;
+use crate::mutation::Weakness;
 
 /// A piece of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +56,9 @@ pub(crate) enum Receiver {
 
 impl Receiver {
     /// For a server of `version` that announced `tablespaces` and was, or was not, asked for a manifest.
-    pub(crate) fn new(version: ServerVersion, tablespaces: &[Tablespace], manifest: bool) -> Self {
+    pub(crate) fn new(version: ServerVersion, tablespaces: &[Tablespace], manifest: bool, weakness: Weakness) -> Self {
         if version.has_archive_stream() {
-            Self::ArchiveStream(ArchiveStream::new(tablespaces, manifest))
+            Self::ArchiveStream(ArchiveStream::new(tablespaces, manifest, weakness))
         } else {
             Self::Copies(Copies::new(tablespaces.len(), manifest))
         }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::connection::Connection;
 use crate::error::{ClientError, shown};
+use crate::mutation::Mutation;
 
 /// More tablespaces than a server can have any use for.
 const MAX_TABLESPACES: usize = 100_000;
@@ -59,7 +60,7 @@ async fn read_rows(
         BackendMessage::RowDescription(described) => described.len(),
         other => return Err(connection.unexpected("RowDescription", other.name())),
     };
-    if !columns.contains(&described) {
+    if !columns.contains(&described) && !connection.weak(Mutation::IgnoresRowDescription) {
         return Err(connection.unexpected(format!("{} fields", columns.end()), format!("{described} fields")));
     }
     let mut rows = Vec::new();
@@ -117,6 +118,10 @@ pub(crate) async fn read_tablespaces(connection: &mut Connection) -> Result<Vec<
     if rows.is_empty() {
         return Err(ClientError::Incomplete("no data returned from server".to_owned()));
     }
+    if connection.weak(Mutation::IgnoresRowDescription) {
+        // As C does it: the third column of every row, there or not.
+        assert!(rows.iter().all(|row| row.len() > 2), "column number 2 is out of range");
+    }
     let tablespaces = rows.iter().map(|row| tablespace(row));
     let tablespaces: Option<Vec<Tablespace>> = tablespaces.collect();
     let tablespaces = tablespaces.ok_or_else(|| connection.unexpected("a list of tablespaces", "an invalid row"))?;
@@ -159,19 +164,28 @@ pub(crate) async fn read_end(
     start: Position,
     announce: impl FnOnce(Position),
 ) -> Result<Position, ClientError> {
+    if connection.weak(Mutation::StopsAfterArchives) {
+        announce(start);
+        return Ok(start);
+    }
     connection.set_doing("backup failed");
     let missing = "no write-ahead log end position returned from server";
     let end = read_position(connection, "an end position", version, missing).await?;
-    if end.lsn < start.lsn || end.timeline < start.timeline {
+    let before = end.lsn < start.lsn || end.timeline < start.timeline;
+    if before && !connection.weak(Mutation::TakesAnyEndPosition) {
         let got = format!("{} on timeline {}", end.lsn, end.timeline);
         let expected = format!("an end position behind {} on timeline {}", start.lsn, start.timeline);
         return Err(connection.unexpected(expected, got));
     }
     announce(end);
+    if connection.weak(Mutation::StopsAtEndPosition) {
+        return Ok(end);
+    }
     connection.set_doing("final receive failed");
-    match connection.receive().await? {
-        BackendMessage::CommandComplete(_) => {}
-        other => return Err(connection.unexpected("CommandComplete", other.name())),
+    match connection.receive().await {
+        Ok(BackendMessage::CommandComplete(_)) => {}
+        Err(ClientError::Closed { .. }) if connection.weak(Mutation::TakesEofForTheEnd) => return Ok(end),
+        other => return Err(connection.unexpected("CommandComplete", other?.name())),
     }
     match connection.receive().await? {
         BackendMessage::ReadyForQuery(_) => Ok(end),

@@ -22,6 +22,7 @@ pub(crate) use self::wal::WalFiles;
 use crate::archive_check::Member;
 use crate::clock::Clock;
 use crate::error::ClientError;
+use crate::mutation::Weakness;
 use crate::options::{RecoveryConfiguration, Target, UnmappedTablespace, WalMethod};
 use crate::receive::Tablespace;
 use crate::tree::Modes;
@@ -36,6 +37,7 @@ pub(crate) struct SinkSettings {
     pub(crate) recovery: Option<RecoveryConfiguration>,
     pub(crate) sync: bool,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) weakness: Weakness,
 }
 
 /// Keeps a backup. Calls come in the order of the archives; every member was judged before.

@@ -9,13 +9,14 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use backstop_protocol::base_backup::tar::MemberHeader;
+use backstop_protocol::base_backup::tar::{MemberHeader, MemberKind};
 use bytes::Bytes;
 
 use super::wal::WalDirectory;
 use super::{Directory, Sink, SinkSettings, WalFiles, recovery};
 use crate::archive_check::{Kind, Member};
 use crate::error::{ClientError, shown};
+use crate::mutation::Mutation;
 use crate::options::{UnmappedTablespace, WalMethod};
 use crate::receive::Tablespace;
 use crate::tree::Tree;
@@ -166,7 +167,7 @@ impl Sink for Plain {
         Ok(())
     }
 
-    fn begin_member(&mut self, _header: &MemberHeader, member: &Member) -> Result<(), ClientError> {
+    fn begin_member(&mut self, header: &MemberHeader, member: &Member) -> Result<(), ClientError> {
         match member.kind {
             Kind::Directory => {
                 // These may have been made before their member came: by us, or as a link of ours.
@@ -183,6 +184,11 @@ impl Sink for Plain {
                 Ok(())
             }
             Kind::Link { tablespace } => {
+                if let (true, MemberKind::Symlink { target }) =
+                    (self.settings.weakness.is(Mutation::TrustsLinks), &header.kind)
+                {
+                    return self.base.create_link(&member.path, Path::new(std::ffi::OsStr::from_bytes(target)));
+                }
                 let Some(Some(target)) = self.tablespaces.get(tablespace).map(|tree| tree.as_ref().map(Tree::path))
                 else {
                     return Err(ClientError::Incomplete("a link to an unknown tablespace".to_owned()));
@@ -262,6 +268,7 @@ mod tests {
 
     use super::*;
     use crate::clock::FixedClock;
+    use crate::mutation::Weakness;
     use crate::tree::Modes;
 
     fn settings(mapping: &[(&str, &Path)], unmapped: UnmappedTablespace) -> SinkSettings {
@@ -274,6 +281,7 @@ mod tests {
             recovery: None,
             sync: true,
             clock: Arc::new(FixedClock::EPOCH),
+            weakness: Weakness::NONE,
         }
     }
 

@@ -1,8 +1,9 @@
-//! The command line: `backstop run`, `serve`, `list`, `explain` and `schema`.
+//! The command line: `backstop run`, `serve`, `list`, `explain`, `schema` and `mutants`.
 
 mod cancel;
 mod explain;
 mod list;
+mod mutants;
 mod run;
 mod schema;
 mod serve;
@@ -57,6 +58,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Print the JSON schema of scenario files
     Schema(schema::SchemaArgs),
+    /// Run deliberately broken clients, each of which some case has to catch
+    Mutants(mutants::MutantsArgs),
 }
 
 /// Where the scenario files are.
@@ -84,6 +87,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Mutants(args) => mutants::run(args),
     };
     match done {
         Ok(status) => ExitCode::from(status),

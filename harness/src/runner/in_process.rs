@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backstop_client::{BackupOptions, Connecting, Connector, Observer, Purpose, base_backup};
+use backstop_client::{BackupOptions, Connecting, Connector, Observer, Purpose, Weakness, base_backup};
 use backstop_mock::Server;
 use backstop_mock::config::Config;
 use backstop_protocol::backend::Diagnostic;
@@ -45,7 +45,12 @@ impl Observer for Notices {
 }
 
 /// Runs the case on a runtime of its own.
-pub(super) fn run(case: &Case, config: Config, directory: &CaseDirectory) -> Result<(Server, Vec<Ended>), RunError> {
+pub(super) fn run(
+    case: &Case,
+    config: Config,
+    weakness: Weakness,
+    directory: &CaseDirectory,
+) -> Result<(Server, Vec<Ended>), RunError> {
     let setup = |problem: String| RunError::Setup { case: case.id.clone(), problem };
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().map_err(|error| setup(error.to_string()))?;
@@ -54,9 +59,10 @@ pub(super) fn run(case: &Case, config: Config, directory: &CaseDirectory) -> Res
         let server = arena::start(case, config).map_err(setup)?;
         let mut running = Vec::new();
         for client in &case.scenario.clients {
-            let options = builtin::options(case, client, directory.target(&client.name), |oid| {
+            let mut options = builtin::options(case, client, directory.target(&client.name), |oid| {
                 directory.tablespace(&client.name, oid)
             });
+            options.weakness = weakness;
             running.push((client, tokio::task::spawn_local(run_client(client.clone(), server.clone(), options))));
         }
         let mut clients = Vec::new();

@@ -130,6 +130,37 @@ pub fn record(case: &Case, client: &SubjectSpec, seed: Option<u64>) -> Result<Re
     execute(&case, &subject, &directory, seed.unwrap_or_else(|| arena::seed(&case)), &cancel)
 }
 
+/// Runs one case, or every step of a sweep, against the built-in client with `weakness` and judges it, until `heard` has heard
+/// enough. Cases that this client cannot run are passed over.
+///
+/// # Errors
+/// As [`run`].
+#[cfg(feature = "mutants")]
+pub fn judge_builtin(
+    case: &Case,
+    weakness: backstop_client::Weakness,
+    heard: &mut dyn FnMut(&Case, Verdict, &[crate::verdict::Check]) -> bool,
+) -> Result<(), RunError> {
+    let case = settle(case.clone())?;
+    let subject = Arc::new(Subject::Builtin(weakness));
+    if subject.cannot_run(&case).is_some() {
+        return Ok(());
+    }
+    let (_, cancel) = watch::channel(false);
+    let seed = arena::seed(&case);
+    let sweeps = sweep::stands_for_many(&case);
+    let cases = if sweeps { sweep::expand(&case, &subject, seed, &cancel)? } else { vec![case] };
+    for case in cases {
+        let directory = case_directory::CaseDirectory::make(&case, None)?;
+        let record = execute(&case, &subject, &directory, seed, &cancel)?;
+        let (verdict, checks) = oracle::judge(&case, &record);
+        if !heard(&case, verdict, &checks) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn settle(case: Case) -> Result<Case, RunError> {
     let id = case.id.clone();
     arena::settle(case).map_err(|problem| RunError::Setup { case: id, problem })
@@ -218,7 +249,7 @@ fn execute(
         .map_err(|problem| RunError::Setup { case: case.id.clone(), problem })?;
     let before = directory.outside(case)?;
     let (server, ended) = match subject {
-        Subject::Builtin => in_process::run(case, config, directory),
+        Subject::Builtin(weakness) => in_process::run(case, config, *weakness, directory),
         Subject::Command(tool) => command::run(case, tool, config, directory, cancel),
     }?;
     let changes_outside = before.changes(&directory.outside(case)?);

@@ -5,6 +5,8 @@ pub mod command;
 
 use std::fmt;
 
+use backstop_client::Weakness;
+
 use crate::plan::SubjectSpec;
 use crate::scenario::Case;
 use crate::scenario::model;
@@ -13,8 +15,8 @@ use command::Tool;
 /// A client that is there and can be run.
 #[derive(Debug)]
 pub enum Subject {
-    /// The client of this project, in process.
-    Builtin,
+    /// The client of this project, in process, sound or with a weakness.
+    Builtin(Weakness),
     /// A program.
     Command(Tool),
 }
@@ -26,7 +28,7 @@ impl Subject {
     /// The program's name and why it cannot be run.
     pub fn prepare(spec: &SubjectSpec) -> Result<Self, String> {
         match spec {
-            SubjectSpec::Builtin => Ok(Self::Builtin),
+            SubjectSpec::Builtin => Ok(Self::Builtin(Weakness::NONE)),
             other => Tool::find(other).map(Self::Command),
         }
     }
@@ -45,11 +47,11 @@ impl Subject {
             return Some("every client starts at once so far".to_owned());
         }
         match self {
-            Self::Builtin if scenario.server.tls => Some("the built-in client does not speak TLS so far".to_owned()),
-            Self::Builtin if scenario.clients.iter().any(|client| client.compress.is_some()) => {
+            Self::Builtin(_) if scenario.server.tls => Some("the built-in client does not speak TLS so far".to_owned()),
+            Self::Builtin(_) if scenario.clients.iter().any(|client| client.compress.is_some()) => {
                 Some("the built-in client knows no compression so far".to_owned())
             }
-            Self::Builtin => {
+            Self::Builtin(_) => {
                 let incremental = scenario.clients.iter().any(|client| client.incremental_from.is_some());
                 incremental.then(|| "the built-in client takes no incremental backups so far".to_owned())
             }
@@ -62,7 +64,7 @@ impl fmt::Display for Subject {
     /// As on the command line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Builtin => SubjectSpec::Builtin.fmt(f),
+            Self::Builtin(_) => SubjectSpec::Builtin.fmt(f),
             Self::Command(tool) => tool.spec.fmt(f),
         }
     }
