@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backstop_mock::transcript;
-use backstop_mock::{BackupRecord, MessageCount, Server, ServerState};
+use backstop_mock::{BackupRecord, Server, ServerState, SessionCounts};
 
 /// How a client ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +80,8 @@ pub struct Record {
     pub faults: Vec<FaultRecord>,
     /// What was said on the wire, in order.
     pub transcript: Vec<transcript::Event>,
-    /// Each connection's number, client and count of messages.
-    pub message_counts: Vec<MessageCount>,
+    /// Each connection's number and client, and what it was sent.
+    pub session_counts: Vec<SessionCounts>,
     /// ERROR and FATAL messages that were sent: the connection's number and the SQLSTATE.
     pub errors: Vec<(u32, String)>,
 }
@@ -89,7 +89,7 @@ pub struct Record {
 impl Record {
     /// Whether connection `session` was opened by `client`.
     pub fn is_session_of(&self, session: u32, client: &str) -> bool {
-        let mut sessions = self.message_counts.iter();
+        let mut sessions = self.session_counts.iter();
         sessions.any(|count| count.session == session && count.application_name.as_deref() == Some(client))
     }
 

@@ -29,5 +29,5 @@ pub mod transport;
 pub mod units;
 
 pub use phase::Phase;
-pub use server::{BackupOutcome, BackupRecord, Listener, MessageCount, Server, ServerState};
+pub use server::{BackupOutcome, BackupRecord, Listener, Server, ServerState, SessionCounts};
 pub use transport::MemoryStream;

@@ -1,5 +1,6 @@
 //! A server: its cluster, its faults, its sessions, and what it remembers of them.
 
+mod counts;
 mod postmaster;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::tls::Tls;
 use crate::transcript::{Direction, Event, Recorder, Said};
 use crate::transport::{MemoryStream, Stream};
 
+pub use counts::{Carried, SessionCounts};
 pub(crate) use postmaster::Life;
 
 /// A walsender without PostgreSQL.
@@ -111,19 +113,6 @@ pub enum Found {
     Beginning(u64),
     /// From here on it sent zeros.
     ZerosFrom(u64),
-}
-
-/// How many messages a session was sent: what a sweep over `message` points needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MessageCount {
-    /// The connection's number, from 1: `#1` as a point's `client`.
-    pub session: u32,
-    /// From the start-up packet.
-    pub application_name: Option<String>,
-    /// `backup` or `wal`, by the session's commands.
-    pub role: Option<&'static str>,
-    /// Messages after the ReadyForQuery that ended the session's start-up.
-    pub messages: u64,
 }
 
 impl Server {
@@ -236,11 +225,11 @@ impl Server {
         lock(&self.shared.plan).fired()
     }
 
-    /// How many messages each session was sent, in the order of the connections.
-    pub fn message_counts(&self) -> Vec<MessageCount> {
+    /// What each session was sent, in the order of the connections.
+    pub fn session_counts(&self) -> Vec<SessionCounts> {
         let book = self.shared.book();
         let mut counts = book.counts.clone();
-        counts.extend(book.sessions.values().map(|seat| seat.message_count()));
+        counts.extend(book.sessions.values().map(|seat| seat.counts()));
         counts.sort_unstable_by_key(|count| count.session);
         counts
     }
@@ -368,7 +357,7 @@ pub(crate) struct Book {
     background: Vec<AbortHandle>,
     pub(crate) backups: Vec<BackupRecord>,
     pub(crate) commands: Vec<String>,
-    counts: Vec<MessageCount>,
+    counts: Vec<SessionCounts>,
     held_backups: Vec<RunningBackup>,
     start_up_failure: Option<Diagnostic>,
 }
@@ -389,6 +378,7 @@ pub(crate) struct Seat {
     pub(crate) cancel: Notify,
     /// Messages sent since start-up.
     pub(crate) messages: AtomicU64,
+    carried: Mutex<Carried>,
     /// Whether it streams WAL: it then ends a shutdown in its own way.
     pub(crate) streams: AtomicBool,
     /// Whether it counts against `max_wal_senders`.
@@ -404,10 +394,16 @@ impl Seat {
         change(&mut lock(&self.identity));
     }
 
-    fn message_count(&self) -> MessageCount {
+    /// Counts something that was sent.
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Carried)) {
+        change(&mut lock(&self.carried));
+    }
+
+    fn counts(&self) -> SessionCounts {
         let Identity { session, application_name, role } = self.identity();
         let messages = self.messages.load(Ordering::SeqCst);
-        MessageCount { session, application_name, role: role.map(crate::fault::Role::name), messages }
+        let (role, carried) = (role.map(crate::fault::Role::name), lock(&self.carried).clone());
+        SessionCounts { session, application_name, role, messages, carried }
     }
 }
 
@@ -437,6 +433,7 @@ impl Shared {
             order: watch::Sender::new(None),
             cancel: Notify::new(),
             messages: AtomicU64::new(0),
+            carried: Mutex::default(),
             streams: AtomicBool::new(false),
             is_walsender: AtomicBool::new(false),
         });
@@ -475,7 +472,7 @@ impl Shared {
         let mut book = self.book();
         book.sessions.remove(&seat.number);
         book.tasks.remove(&seat.number);
-        book.counts.push(seat.message_count());
+        book.counts.push(seat.counts());
         self.live.send_replace(book.sessions.len());
         drop(book);
         self.advance_shutdown();

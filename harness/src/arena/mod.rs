@@ -131,7 +131,7 @@ pub fn record(case: &Case, server: Server, clients: Vec<ClientRecord>) -> Record
         faults: faults.collect(),
         transcript: server.transcript(),
         errors: errors(&server),
-        message_counts: server.message_counts(),
+        session_counts: server.session_counts(),
         server,
     }
 }

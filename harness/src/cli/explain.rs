@@ -30,7 +30,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
     writeln!(out, "# {}", case.path.display())?;
     if let Some(sweep) = case.scenario.sweep.as_ref().filter(|_| case.step.is_none()) {
         let fault = sweep.fault + 1;
-        writeln!(out, "# a sweep: fault {fault} stands for one case at every message, the first is shown")?;
+        writeln!(out, "# a sweep: fault {fault} stands for one case at {}, the first is shown", sweep.every)?;
     }
     write!(out, "\n{text}")?;
     Ok(0)

@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::{Failure, Root, cancel, one_case};
 use crate::arena::{self, Endpoint, Service};
-use crate::scenario::sweep;
 
 const EXAMPLE: &str = "\
 Example:
@@ -39,8 +38,9 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> Result<u8, Failure> {
     let case = one_case(&args.scenario, &args.root)?;
-    if sweep::is_sweep(&case.scenario) && case.step.is_none() {
-        return Err(Failure::Usage(format!("{} is a sweep: choose a step, such as '{}[1]'", case.id, case.id)));
+    if let Some(sweep) = case.scenario.sweep.as_ref().filter(|_| case.step.is_none()) {
+        let first = sweep.every.first();
+        return Err(Failure::Usage(format!("{} is a sweep: choose a step, such as '{}[{first}]'", case.id, case.id)));
     }
     let environment = |error: io::Error| Failure::Environment(format!("could not start: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(environment)?;

@@ -24,7 +24,7 @@ use crate::plan::{RunPlan, ServerSpec, SubjectSpec};
 use crate::record::{ClientRecord, Ending, Record};
 use crate::scenario::{Case, locate};
 use crate::subject::Subject;
-use crate::verdict::{Summary, Verdict};
+use crate::verdict::{Check, Summary, Verdict};
 
 /// How long a server may take to notice that its clients have gone.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -185,7 +185,16 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     let seed = shared.seed.unwrap_or_else(|| arena::seed(&job.case));
     if sweep::stands_for_many(&job.case) {
         send(&shared.events, Event::Progress { case: case_ref.clone(), phase: "recording".to_owned() });
-        let steps = sweep::expand(&job.case, &job.subject, seed, &shared.cancel)?;
+        let began = Instant::now();
+        let steps = match sweep::expand(&job.case, &job.subject, seed, &shared.cancel)? {
+            sweep::Found::Steps(steps) => steps,
+            // What a cancelled client did says nothing about it.
+            sweep::Found::Nothing(..) if *shared.cancel.borrow() => return Ok(()),
+            sweep::Found::Nothing(check, record) => {
+                nothing_to_sweep(shared, job, check, &record, seed, began.elapsed());
+                return Ok(());
+            }
+        };
         send(&shared.events, Event::CasesFound { case: case_ref, cases: steps.len() });
         let subject = &job.subject;
         let found = steps.into_iter().map(|case| Job { case, subject: Arc::clone(subject) });
@@ -235,6 +244,27 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     }
     send(&shared.events, Event::CaseFinished(Box::new(finished)));
     Ok(())
+}
+
+/// A sweep that would try nothing fails: it must not pass for one that tried everything.
+fn nothing_to_sweep(shared: &Shared, job: &Job, check: Check, record: &Record, seed: u64, elapsed: Duration) {
+    let verdict = Verdict::Fail;
+    lock(&shared.summary).count(verdict);
+    let case = reference(job);
+    send(&shared.events, Event::CaseStarted(case.clone()));
+    let finished = Finished {
+        case,
+        verdict,
+        known: None,
+        line: Some(locate::line_of(&job.case.path, &check.check)),
+        checks: vec![check],
+        elapsed,
+        seed,
+        transcript: around_the_fault(&record.transcript, KEPT_TRANSCRIPT).to_vec(),
+        said: record.clients.iter().map(|client| (client.name.clone(), client.said.clone())).collect(),
+        kept: None,
+    };
+    send(&shared.events, Event::CaseFinished(Box::new(finished)));
 }
 
 /// Runs one case against one client.

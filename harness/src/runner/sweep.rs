@@ -5,24 +5,46 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{RunError, case_directory::CaseDirectory, execute};
+use crate::record::Record;
 use crate::scenario::Case;
 use crate::scenario::sweep;
 use crate::subject::Subject;
+use crate::verdict::{Check, Level};
 
 /// Whether this case stands for all steps of its sweep.
 pub(super) fn stands_for_many(case: &Case) -> bool {
     case.step.is_none() && case.scenario.sweep.is_some()
 }
 
-/// The cases of a sweep: the story is run once without its sweeping fault, and its messages are counted.
+/// What a recording run came to.
+pub(super) enum Found {
+    /// The cases of the sweep.
+    Steps(Vec<Case>),
+    /// None: what was required, and the run that did not have it.
+    Nothing(Check, Box<Record>),
+}
+
+/// The cases of a sweep: the story is run once without its sweeping fault, and what its sessions are sent is counted.
 pub(super) fn expand(
     case: &Case,
     subject: &Arc<Subject>,
     seed: u64,
     cancel: &watch::Receiver<bool>,
-) -> Result<Vec<Case>, RunError> {
+) -> Result<Found, RunError> {
     let recording = sweep::recording(case);
     let directory = CaseDirectory::make(&recording, None)?;
     let record = execute(&recording, subject, &directory, seed, cancel)?;
-    Ok(sweep::steps(case, &record.message_counts))
+    Ok(match sweep::steps(case, &record.session_counts) {
+        Ok(steps) => Found::Steps(steps),
+        Err(problem) => {
+            let check = Check {
+                check: "a sweep has steps".to_owned(),
+                expected: format!("1 to {}", sweep::MAX_STEPS),
+                actual: problem.to_string(),
+                ok: false,
+                level: Level::Law,
+            };
+            Found::Nothing(check, Box::new(record))
+        }
+    })
 }

@@ -144,16 +144,17 @@ pub fn read(id: &str, file: &SourceFile) -> Result<Vec<Case>, ScenarioError> {
 }
 
 fn scenario(mut document: Document<'_>) -> Result<Scenario, ScenarioError> {
-    let sweep = sweep::extract(&mut document)?;
+    let mut sweep = sweep::extract(&mut document)?;
     let mut scenario: Scenario = document.read()?;
-    if let Some(sweep) = &sweep {
-        let first = sweep.every.steps(u64::MAX).next().unwrap_or(1);
+    if let Some(sweep) = &mut sweep {
+        sweep::refuse_unknown_wal(&document, &scenario, sweep)?;
+        sweep.wal_begin = sweep::wal_begin(&scenario);
         let Some(fault) = scenario.faults.get_mut(sweep.fault) else {
             // The document has as many faults as the model that was read from it.
             let way = Way::new().to("fault");
             return Err(document.error_at(&way, Part::Key, "the swept fault is not there".to_owned(), None));
         };
-        fault.when = sweep.every.point(first);
+        fault.when = sweep.point(sweep.every.first());
     }
     scenario.sweep = sweep;
     validate::validate(&document, &scenario)?;

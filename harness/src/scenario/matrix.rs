@@ -12,7 +12,10 @@ use super::way::Way;
 pub const MAX_COMBINATIONS: usize = 1000;
 
 /// The tables whose keys a matrix can set.
-const TABLES: [&str; 3] = ["server", "cluster", "client"];
+const TABLES: [&str; 4] = ["server", "cluster", "client", "fault"];
+
+/// The table of faults: a matrix reaches into their points and actions.
+const FAULT: &str = "fault";
 
 /// One document of a matrix.
 #[derive(Clone, Debug)]
@@ -46,6 +49,7 @@ pub fn expand(mut document: Document<'_>) -> Result<Vec<Combined<'_>>, ScenarioE
     let axes = axes(&document)?;
     for axis in &axes {
         refuse_conflict(&document, axis)?;
+        refuse_without_fault(&document, axis)?;
     }
     let total = axes.iter().try_fold(1_usize, |total, axis| total.checked_mul(axis.values.len()));
     if total.is_none_or(|total| total > MAX_COMBINATIONS) {
@@ -82,7 +86,8 @@ fn axes<'i>(document: &Document<'i>) -> Result<Vec<Axis<'i>>, ScenarioError> {
     for (table, keys) in matrix {
         let way = Way::new().to("matrix").to(table.get_ref().as_ref());
         if !TABLES.contains(&table.get_ref().as_ref()) {
-            let message = format!("unknown key \"{table}\" in matrix: it takes keys of server, cluster and client");
+            let message =
+                format!("unknown key \"{table}\" in matrix: it takes keys of server, cluster, client and fault");
             return Err(document.error_at(&way, Part::Key, message, suggest(table.get_ref(), "key", &TABLES)));
         }
         let DeValue::Table(keys) = keys.get_ref() else {
@@ -102,6 +107,7 @@ fn example_key(table: &str) -> &'static str {
     match table {
         "server" => "version",
         "cluster" => "size",
+        "fault" => "do.chop.into",
         _ => "wal",
     }
 }
@@ -156,12 +162,12 @@ fn text_of(document: &Document<'_>, value: &Spanned<DeValue<'_>>) -> String {
 /// A key has one value: in the matrix or in its own table.
 fn refuse_conflict(document: &Document<'_>, axis: &Axis<'_>) -> Result<(), ScenarioError> {
     let places: Vec<Way> = match axis.keys.split_first() {
-        Some((table, rest)) if table.get_ref() == "client" => {
-            let clients = document.root.get("client").and_then(|clients| clients.get_ref().as_array());
-            (0..clients.map_or(0, |clients| clients.len()))
-                .map(|index| {
-                    rest.iter().fold(Way::new().to("client").to(index), |way, key| way.to(key.get_ref().as_ref()))
-                })
+        Some((table, rest)) if table.get_ref() == "client" || table.get_ref() == FAULT => {
+            let elements =
+                document.root.get(table.get_ref().as_ref()).and_then(|elements| elements.get_ref().as_array());
+            let way = |index| Way::new().to(table.get_ref().as_ref()).to(index);
+            (0..elements.map_or(0, |elements| elements.len()))
+                .map(|index| rest.iter().fold(way(index), |way, key| way.to(key.get_ref().as_ref())))
                 .collect()
         }
         _ => vec![Way(axis.way().0.split_off(1))],
@@ -175,10 +181,44 @@ fn refuse_conflict(document: &Document<'_>, axis: &Axis<'_>) -> Result<(), Scena
     }
 }
 
-/// Sets `value` where `keys` lead, in every client if they lead into one.
+/// A key of a fault needs a fault whose point or action has it.
+fn refuse_without_fault(document: &Document<'_>, axis: &Axis<'_>) -> Result<(), ScenarioError> {
+    let Some((table, rest)) = axis.keys.split_first() else { return Ok(()) };
+    let faults = document.root.get(FAULT).and_then(|faults| faults.get_ref().as_array());
+    let mut faults = faults.into_iter().flat_map(|faults| faults.iter());
+    if table.get_ref() != FAULT || faults.any(|fault| has_table(fault.get_ref(), rest)) {
+        return Ok(());
+    }
+    let message = format!("matrix.{} is a key of no fault", axis.name());
+    let help = "write the point or action without the key, as in: do.chop = {}";
+    Err(document.error_at(&axis.way(), Part::Key, message, Some(help.to_owned())))
+}
+
+/// Whether there is a table in which the last of `keys` can stand.
+fn has_table(value: &DeValue<'_>, keys: &[Spanned<DeString<'_>>]) -> bool {
+    match (keys, value) {
+        ([_], DeValue::Table(_)) => true,
+        ([key, rest @ ..], DeValue::Table(table)) => {
+            table.get(key.get_ref().as_ref()).is_some_and(|inner| has_table(inner.get_ref(), rest))
+        }
+        _ => false,
+    }
+}
+
+/// Sets `value` where `keys` lead: in every client if they lead into one, and in every fault that has the point or action.
 fn set<'i>(root: &mut DeTable<'i>, keys: &[Spanned<DeString<'i>>], value: &Spanned<DeValue<'i>>) {
     let Some((first, rest)) = keys.split_first() else { return };
     let empty = |inner| Spanned::new(first.span(), inner);
+    if first.get_ref() == FAULT {
+        if let Some(DeValue::Array(faults)) = root.get_mut(FAULT).map(Spanned::get_mut) {
+            for fault in faults.iter_mut().filter(|fault| has_table(fault.get_ref(), rest)) {
+                if let DeValue::Table(fault) = fault.get_mut() {
+                    set_in(fault, rest, value);
+                }
+            }
+        }
+        return;
+    }
     if first.get_ref() != "client" {
         let table = root.entry(first.clone()).or_insert_with(|| empty(DeValue::Table(DeTable::new())));
         if let DeValue::Table(table) = table.get_mut() {

@@ -5,6 +5,7 @@
 //! combination; [`sweep`] takes `when.every` out; the document becomes a [`model::Scenario`]; and `validate` checks its
 //! sense. [`select`] finds the files that were asked for.
 
+pub mod amount;
 pub mod document;
 pub mod explain;
 pub mod load;
@@ -34,7 +35,7 @@ pub struct Case {
     pub scenario: Arc<Scenario>,
     /// The combination: keys and values as in the id, in the order of the file.
     pub combination: Vec<(String, String)>,
-    /// Which step of the sweep: the number of a unit, from 1. A case whose scenario sweeps but that has no step stands for
+    /// Which step of the sweep: the number of a unit, from 1, or the offset of a byte. A case whose scenario sweeps but that has no step stands for
     /// all steps.
     pub step: Option<u64>,
 }
@@ -48,9 +49,9 @@ impl Case {
     /// The case at one step of its sweep, or nothing if it does not sweep or has a step already.
     #[must_use]
     pub fn at_step(&self, step: u64) -> Option<Self> {
-        let sweep = self.scenario.sweep.as_ref().filter(|_| self.step.is_none() && step > 0)?;
+        let sweep = self.scenario.sweep.as_ref().filter(|sweep| self.step.is_none() && step >= sweep.every.first())?;
         let mut scenario = Scenario::clone(&self.scenario);
-        scenario.faults.get_mut(sweep.fault)?.when = sweep.every.point(step);
+        scenario.faults.get_mut(sweep.fault)?.when = sweep.point(step);
         let id = format!("{}[{step}]", self.id);
         Some(Self { id, scenario: Arc::new(scenario), step: Some(step), ..self.clone() })
     }

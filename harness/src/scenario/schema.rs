@@ -44,7 +44,7 @@ fn add_every(definitions: &mut Map<String, Value>, mut every: Value) {
     }
 }
 
-/// The keys of three tables, each with a list of what it takes.
+/// The keys of four tables, each with a list of what it takes.
 fn matrix(schema: &Value) -> Value {
     let table = |definition: &str| {
         let keys = schema.pointer(&format!("/$defs/{definition}/properties")).and_then(Value::as_object);
@@ -65,10 +65,13 @@ fn matrix(schema: &Value) -> Value {
             .collect();
         json!({ "type": "object", "properties": lists, "additionalProperties": false })
     };
+    // Keys of points and actions, at any depth: `do.chop.into`.
+    let keys = json!({ "type": "object" });
+    let fault = json!({ "type": "object", "properties": { "when": keys, "do": keys }, "additionalProperties": false });
     json!({
         "description": "Keys of the other tables, each with a list of values: one case for each combination.",
         "type": "object",
-        "properties": { "server": table("Server"), "cluster": table("Cluster"), "client": table("Client") },
+        "properties": { "server": table("Server"), "cluster": table("Cluster"), "client": table("Client"), "fault": fault },
         "additionalProperties": false,
     })
 }

@@ -1,23 +1,34 @@
-//! `when.every`: the same fault at every message, one case for each.
+//! `when.every`: the same fault at every message, member or byte, one case for each.
 //!
 //! The file is the same for all steps; how many there are is counted in a recording run, in which the fault is left out.
 
+use std::fmt;
 use std::sync::Arc;
 
-use backstop_mock::MessageCount;
+use backstop_mock::SessionCounts;
 use backstop_mock::fault::Point;
+use backstop_mock::units::{ByteSize, Position};
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::wal_file::WalSegmentSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Case;
+use super::amount::Amount;
 use super::document::{Document, Part, ScenarioError};
-use super::model::Scenario;
+use super::model::{Scenario, Source};
 use super::way::Way;
 
 /// A sweep has no more steps than this.
-pub const MAX_STEPS: usize = 100_000;
+pub const MAX_STEPS: u64 = 100_000;
+
+/// The manifest, by the name of its file, where a sweep names what its bytes belong to.
+const MANIFEST: &str = "backup_manifest";
+
+/// What `client` calls the connection that streams WAL.
+const WAL: &str = "wal";
 
 /// The steps of a sweep: `when.every = { unit = "message" }`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,24 +39,47 @@ pub struct Every {
     /// Whose connection it is about, as in any point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// Steps end before the unit with this number. Without it they end with the last that there is.
+    /// Of which archive the bytes are: `base.tar`, `16400.tar`, or `backup_manifest` for the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<u64>,
-    /// How many units further the next step is.
-    #[serde(default = "one")]
-    pub step: u64,
+    pub archive: Option<String>,
+    /// Steps end before the unit with this number, or before this byte. Without it they end with the last that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Amount>,
+    /// How many units further the next step is: 1 without it. A size for bytes, which need one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Amount>,
 }
 
-fn one() -> u64 {
-    1
-}
-
-/// What a sweep counts, from 1.
+/// What a sweep counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// Messages of the server in a session, after its start-up.
+    /// Messages of the server in a session, after its start-up, from 1.
     Message,
+    /// Headers of members, of all archives, from 1.
+    Member,
+    /// Bytes, from 0: of `archive`, or with `client = "wal"` of streamed WAL, counted from the start of the segment in which
+    /// the scenario lets WAL begin.
+    Byte,
+}
+
+impl Unit {
+    /// As scenario files spell it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Member => "member",
+            Self::Byte => "byte",
+        }
+    }
+
+    /// The number of the first one.
+    fn first(self) -> u64 {
+        match self {
+            Self::Message | Self::Member => 1,
+            Self::Byte => 0,
+        }
+    }
 }
 
 /// Which fault of a scenario is swept, and how.
@@ -55,28 +89,93 @@ pub struct Sweep {
     pub fault: usize,
     /// Its steps.
     pub every: Every,
+    /// From where bytes of WAL are counted.
+    pub wal_begin: Lsn,
 }
 
+/// A sweep without steps, or with too many: why, in the words of what was counted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoSteps(String);
+
 impl Every {
-    /// The steps, given that the recording run counted `total` units. Each is the number of a unit.
-    pub fn steps(&self, total: u64) -> impl Iterator<Item = u64> + use<> {
-        let end = self.before.map_or(total, |before| total.min(before.saturating_sub(1)));
-        let stride = usize::try_from(self.step).unwrap_or(usize::MAX).max(1);
-        (1..=end).step_by(stride).take(MAX_STEPS)
+    /// The number of the first step.
+    pub fn first(&self) -> u64 {
+        self.unit.first()
+    }
+
+    fn stride(&self) -> u64 {
+        self.step.map_or(1, Amount::count).max(1)
+    }
+
+    /// The steps, given that units have numbers below `end`.
+    fn steps(&self, end: u64) -> impl Iterator<Item = u64> + use<> {
+        let end = self.before.map_or(end, |before| end.min(before.count()));
+        let stride = usize::try_from(self.stride()).unwrap_or(usize::MAX);
+        (self.first()..end).step_by(stride)
     }
 
     /// Whether it is about this session: by the client's name, by what the connection does, or by its number.
-    fn counts(&self, session: &MessageCount) -> bool {
+    fn counts(&self, session: &SessionCounts) -> bool {
         let Some(client) = self.client.as_deref() else { return true };
         session.application_name.as_deref() == Some(client)
             || session.role == Some(client)
             || client.strip_prefix('#') == Some(session.session.to_string().as_str())
     }
+}
 
+/// The points: `every message`, `one byte in 64KiB of base.tar`.
+impl fmt::Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.step {
+            Some(step) if step.count() > 1 => write!(f, "one {} in {step}", self.unit.name())?,
+            _ => write!(f, "every {}", self.unit.name())?,
+        }
+        match (self.unit, self.archive.as_deref()) {
+            (Unit::Message | Unit::Member, _) => Ok(()),
+            (Unit::Byte, Some(MANIFEST)) => f.write_str(" of the manifest"),
+            (Unit::Byte, Some(archive)) => write!(f, " of {archive}"),
+            (Unit::Byte, None) => f.write_str(" of streamed WAL"),
+        }
+    }
+}
+
+impl Sweep {
     /// The point of the unit with this number.
     pub fn point(&self, number: u64) -> Point {
-        match self.unit {
-            Unit::Message => Point::Message { client: self.client.clone(), nth: 1, n: number },
+        let client = self.every.client.clone();
+        match (self.every.unit, self.every.archive.as_deref()) {
+            (Unit::Message, _) => Point::Message { client, nth: 1, n: number },
+            (Unit::Member, _) => {
+                let nth = u32::try_from(number).unwrap_or(u32::MAX);
+                Point::Member { client, nth, path: "*".to_owned(), at: None }
+            }
+            (Unit::Byte, None) => Point::WalData { client, nth: 1, lsn: self.wal_begin.saturating_add(number) },
+            (Unit::Byte, Some(MANIFEST)) => {
+                Point::ManifestData { client, nth: 1, at: Position::Bytes(ByteSize(number)) }
+            }
+            (Unit::Byte, Some(archive)) => {
+                let archive = Some(archive.to_owned());
+                Point::ArchiveData { client, nth: 1, archive, at: Position::Bytes(ByteSize(number)) }
+            }
+        }
+    }
+
+    /// The number after that of the last unit which the sessions were sent. Messages are counted in each session, as their
+    /// points are, so that of several sessions the longest decides; members are counted over all of them.
+    fn end(&self, counts: &[SessionCounts]) -> u64 {
+        let sessions = counts.iter().filter(|session| self.every.counts(session));
+        match (self.every.unit, self.every.archive.as_deref()) {
+            (Unit::Message, _) => sessions.map(|session| session.messages).max().map_or(0, |last| last + 1),
+            (Unit::Member, _) => sessions.map(|session| session.carried.members).sum::<u64>() + 1,
+            (Unit::Byte, None) => {
+                let ends = sessions.filter_map(|session| session.carried.wal).map(|(_, end)| end);
+                ends.max().map_or(0, |end| end.0.saturating_sub(self.wal_begin.0))
+            }
+            (Unit::Byte, Some(MANIFEST)) => sessions.filter_map(|session| session.carried.manifest).max().unwrap_or(0),
+            (Unit::Byte, Some(archive)) => {
+                sessions.filter_map(|session| session.carried.archive(archive)).max().unwrap_or(0)
+            }
         }
     }
 }
@@ -98,12 +197,26 @@ pub fn recording(case: &Case) -> Case {
     Case { scenario: Arc::new(scenario), ..case.clone() }
 }
 
-/// The cases of a sweep, given what each session was sent in the recording run. Of several sessions that a step could strike
-/// the longest counts.
-pub fn steps(case: &Case, counts: &[MessageCount]) -> Vec<Case> {
-    let Some(sweep) = &case.scenario.sweep else { return Vec::new() };
-    let total = counts.iter().filter(|count| sweep.every.counts(count)).map(|count| count.messages).max();
-    sweep.every.steps(total.unwrap_or(0)).filter_map(|step| case.at_step(step)).collect()
+/// The cases of a sweep, given what each session was sent in the recording run.
+///
+/// # Errors
+/// There is nothing to sweep over, or more than anybody can wait for: a sweep that tries nothing must not pass.
+pub fn steps(case: &Case, counts: &[SessionCounts]) -> Result<Vec<Case>, NoSteps> {
+    let Some(sweep) = &case.scenario.sweep else { return Ok(Vec::new()) };
+    let numbers = || sweep.every.steps(sweep.end(counts));
+    let most = usize::try_from(MAX_STEPS).unwrap_or(usize::MAX);
+    match numbers().take(most + 1).count() {
+        0 => Err(NoSteps(format!("no {} was sent in the recording run", sweep.every.unit.name()))),
+        many if many > most => Err(NoSteps(format!("more than {MAX_STEPS} steps"))),
+        _ => Ok(numbers().filter_map(|step| case.at_step(step)).collect()),
+    }
+}
+
+/// From where bytes of WAL are counted: the start of the segment in which the WAL of a backup begins.
+pub(super) fn wal_begin(scenario: &Scenario) -> Lsn {
+    let size = WalSegmentSize::new(scenario.server.wal_segment_size.0).unwrap_or_default();
+    let start = scenario.cluster.wal_start.unwrap_or(size.start_of(2));
+    size.round_down(start)
 }
 
 /// Takes `when.every` out of the document and leaves a plain point in its place, which the model can read.
@@ -121,16 +234,83 @@ pub(super) fn extract(document: &mut Document<'_>) -> Result<Option<Sweep>, Scen
         if sweep.is_some() {
             return refuse(Part::Key, None, "a scenario has at most one \"every\"");
         }
-        if every.step == 0 {
-            return refuse(Part::Value, Some("step"), "step must be at least 1");
-        }
-        if every.before.is_some_and(|before| before < 2) {
-            return refuse(Part::Value, Some("before"), "before must be at least 2: units are counted from 1");
+        if let Err((key, message)) = sense(&every) {
+            let part = if document.has(&way.clone().to(key)) { Part::Value } else { Part::Key };
+            let key = (part == Part::Value).then_some(key);
+            return refuse(part, key, &message);
         }
         replace(document, fault);
-        sweep = Some(Sweep { fault, every });
+        sweep = Some(Sweep { fault, every, wal_begin: Lsn::INVALID });
     }
     Ok(sweep)
+}
+
+/// Whether the keys of a sweep go together: else the key at fault, and why.
+fn sense(every: &Every) -> Result<(), (&'static str, String)> {
+    let unit = every.unit;
+    let wal = every.client.as_deref() == Some(WAL);
+    if let Some(archive) = &every.archive {
+        if unit != Unit::Byte {
+            return Err(("archive", format!("a sweep over units of \"{}\" goes through all archives", unit.name())));
+        }
+        if wal {
+            return Err(("archive", "the connection that streams WAL carries no archive".to_owned()));
+        }
+        if archive.is_empty() {
+            return Err(("archive", "archive is empty".to_owned()));
+        }
+    }
+    match unit {
+        Unit::Member if wal => {
+            return Err(("client", "the connection that streams WAL carries no members".to_owned()));
+        }
+        Unit::Byte if every.archive.is_none() && !wal => {
+            let message =
+                "a sweep over bytes needs archive = \"base.tar\", archive = \"backup_manifest\" or client = \"wal\"";
+            return Err(("unit", message.to_owned()));
+        }
+        Unit::Byte if every.step.is_none() => {
+            return Err(("unit", "a sweep over bytes needs a step such as \"64KiB\"".to_owned()));
+        }
+        Unit::Message | Unit::Member | Unit::Byte => {}
+    }
+    for (key, amount, least) in [("step", every.step, 1), ("before", every.before, unit.first() + 1)] {
+        let Some(amount) = amount else { continue };
+        match (unit, amount) {
+            (Unit::Byte, Amount::Number(_)) => {
+                return Err((key, format!("{key} of a sweep over bytes is a size such as \"64KiB\"")));
+            }
+            (Unit::Message | Unit::Member, Amount::Size(_)) => {
+                return Err((key, format!("{key} of a sweep over units of \"{}\" is a number", unit.name())));
+            }
+            _ => {}
+        }
+        if amount.count() < least {
+            let counted = if key == "before" { ": units are counted from 1" } else { "" };
+            return Err((
+                key,
+                match unit {
+                    Unit::Byte => format!("{key} must be at least 1B"),
+                    Unit::Message | Unit::Member => format!("{key} must be at least {least}{counted}"),
+                },
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a sweep over bytes of WAL whose beginning only a data directory knows.
+pub(super) fn refuse_unknown_wal(
+    document: &Document<'_>,
+    scenario: &Scenario,
+    sweep: &Sweep,
+) -> Result<(), ScenarioError> {
+    let over_wal = sweep.every.unit == Unit::Byte && sweep.every.archive.is_none();
+    if over_wal && scenario.cluster.source != Source::Synthetic {
+        let message = "a sweep over bytes of WAL needs a synthetic cluster: a data directory begins its WAL anywhere";
+        return Err(document.error_at(&Way::new().to("cluster").to("source"), Part::Value, message.to_owned(), None));
+    }
+    Ok(())
 }
 
 /// Puts `copy-done = {}` in the place of `every = {…}`.
@@ -145,33 +325,4 @@ fn replace(document: &mut Document<'_>, fault: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn every(before: Option<u64>, step: u64) -> Every {
-        Every { unit: Unit::Message, client: None, before, step }
-    }
-
-    #[test]
-    fn steps_are_numbers_of_units() {
-        let steps = |before, step, total| every(before, step).steps(total).collect::<Vec<_>>();
-        assert_eq!(steps(None, 1, 3), [1, 2, 3]);
-        assert_eq!(steps(None, 2, 6), [1, 3, 5]);
-        assert_eq!(steps(Some(3), 1, 6), [1, 2]);
-        assert_eq!(steps(Some(30), 1, 2), [1, 2]);
-        assert_eq!(steps(None, 1, 0), [] as [u64; 0]);
-    }
-
-    proptest! {
-        #[test]
-        fn steps_stay_inside(before in proptest::option::of(2..1000_u64), step in 1..1000_u64, total in 0..1000_u64) {
-            for number in every(before, step).steps(total) {
-                prop_assert!((1..=total).contains(&number));
-                prop_assert!(before.is_none_or(|before| number < before));
-                prop_assert_eq!((number - 1) % step, 0);
-            }
-        }
-    }
-}
+mod tests;

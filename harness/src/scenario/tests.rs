@@ -148,6 +148,43 @@ fn a_sweep_is_one_case_until_it_is_counted() {
 }
 
 #[test]
+fn a_sweep_goes_over_members_and_bytes() {
+    use backstop_mock::fault::Point;
+    use backstop_mock::units::ByteSize;
+    let point = |every: &str, step| {
+        let fault =
+            format!("[server]\nwal-segment-size = \"1MiB\"\n[[fault]]\nwhen.every = {every}\ndo.close = {{}}\n");
+        let cases = cases(&with_head(&fault));
+        let step = cases[0].at_step(step).expect("a step");
+        step.scenario.faults[0].when.clone()
+    };
+    let (client, nth) = (None, 1);
+    let path = "*".to_owned();
+    assert_eq!(point(r#"{ unit = "member" }"#, 17), Point::Member { client: None, nth: 17, path, at: None });
+    let archive = Some("base.tar".to_owned());
+    let at = Position::Bytes(ByteSize(65536));
+    let every = r#"{ unit = "byte", archive = "base.tar", step = "64KiB" }"#;
+    assert_eq!(point(every, 65536), Point::ArchiveData { client: None, nth, archive, at });
+    let every = r#"{ unit = "byte", archive = "backup_manifest", step = "1KiB" }"#;
+    assert_eq!(point(every, 0), Point::ManifestData { client, nth, at: Position::Bytes(ByteSize(0)) });
+    let (client, lsn) = (Some("wal".to_owned()), Lsn(0x20_0400));
+    assert_eq!(point(r#"{ unit = "byte", client = "wal", step = "1KiB" }"#, 1024), Point::WalData { client, nth, lsn });
+}
+
+#[test]
+fn a_matrix_reaches_into_faults() {
+    let text = with_head(
+        "[matrix]\nfault.do.chop.into = [\"1B\", \"8191B\"]\n[[fault]]\nwhen.wal-begin = {}\ndo.chop = {}\n\
+         [[fault]]\nwhen.manifest-begin = {}\ndo.close = {}\n",
+    );
+    assert_eq!(ids(&text), ["area/name[fault.do.chop.into=1B]", "area/name[fault.do.chop.into=8191B]"]);
+    let faults = &cases(&text)[1].scenario.faults;
+    let into = backstop_mock::units::ByteSize(8191);
+    assert_eq!(faults[0].r#do, backstop_mock::fault::Action::Chop { into });
+    assert_eq!(faults[1].r#do, backstop_mock::fault::Action::Close {});
+}
+
+#[test]
 fn what_is_explained_can_be_read_again() {
     let text = with_head(
         "seed = 3\n[cluster]\nwal-start = \"0/3000000\"\n[[cluster.tablespace]]\noid = 16400\nlocation = \"/t\"\n\

@@ -248,6 +248,7 @@ impl Session {
         for _ in 0..copies {
             self.send_data(&head, &data, &what).await?;
         }
+        self.seat.count(|carried| carried.streamed(start, end));
         streaming.sent = end;
         Ok(())
     }

@@ -148,6 +148,7 @@ impl Session {
         }
         // Faults at the very end of the archive.
         self.data(backup, &[], "end of archive").await?;
+        self.seat.count(|carried| carried.ended(name, backup.flow.offset));
         self.end_compression(backup).await?;
         if let Some(store) = &mut backup.store {
             store.end_archive();
@@ -285,6 +286,7 @@ impl Session {
         if let Some(running) = &backup.running {
             running.check()?;
         }
+        self.seat.count(|carried| carried.members += 1);
         let moment = Moment::Member { name: trimmed(&member.name), path: trimmed(&member.path) };
         let actions = self.shared.ask(moment, &self.seat);
         let edits = self.perform(actions, true, &[]).await?;

@@ -89,6 +89,7 @@ impl Session {
             offset += read as u64;
         }
         self.data(backup, &[], "manifest").await?;
+        self.seat.count(|carried| carried.manifest_ended(backup.flow.offset));
         if let Some(store) = &mut backup.store {
             store.end_manifest()?;
         }

@@ -180,14 +180,24 @@ async fn max_rate_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_are_counted_from_the_end_of_start_up() {
+async fn what_a_session_is_sent_is_counted() {
     let server = server(ServerVersion::V18, vec![]);
     let mut client = Client::start(&server, "test").await;
     let (messages, _) = client.query("BASE_BACKUP (CHECKPOINT 'fast')").await;
-    let counts = server.message_counts();
+    let counts = server.session_counts();
     assert_eq!(counts.len(), 1);
     assert_eq!((counts[0].session, counts[0].role), (1, Some("backup")));
+    // Messages from the end of start-up on.
     assert_eq!(counts[0].messages, messages.len() as u64);
+    let carried = &counts[0].carried;
+    let archives = archives(&messages);
+    for (name, data) in &archives {
+        assert_eq!(carried.archive(name), Some(data.len() as u64), "{name}");
+    }
+    assert_eq!((carried.archive("16999.tar"), carried.manifest, carried.wal), (None, None, None));
+    let members =
+        archives.iter().map(|(_, data)| tar::Archive::new(&data[..]).entries().unwrap().count()).sum::<usize>();
+    assert_eq!(carried.members, members as u64);
 }
 
 #[tokio::test(start_paused = true)]
