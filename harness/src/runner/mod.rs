@@ -291,7 +291,13 @@ fn execute(
         elapsed: ended.elapsed,
         changes_outside: changes_outside.clone(),
     });
-    Ok(arena::record(case, server, clients.collect()))
+    let mut record = arena::record(case, server, clients.collect());
+    // Where `{outside}` lies differs from run to run; the transcript is a function of the case and its seed.
+    let forbidden = directory.forbidden().display().to_string();
+    for event in record.transcript.iter_mut().filter(|event| event.detail.contains(&forbidden)) {
+        event.detail = event.detail.replace(&forbidden, "{outside}");
+    }
+    Ok(record)
 }
 
 /// How a client's part of a run ended, before anybody looks at what it left.
