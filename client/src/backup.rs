@@ -69,7 +69,9 @@ pub async fn base_backup(
     check_options(&options, &target)?;
     let plain = matches!(target, Target::Plain { .. });
     observer.phase(&Phase::Connecting);
-    let connection = Connection::open(&*connector, Purpose::Backup, &options, Arc::clone(&observer)).await?;
+    let (login, limit) = (&options.login, options.deadlines.connect);
+    let opening = Connection::open(&*connector, Purpose::Backup, login, limit, options.weakness, Arc::clone(&observer));
+    let connection = opening.await?;
     let mut backup = Backup { connector: &*connector, options: &options, observer: &observer, connection, plain };
     let group = session::group_access(&mut backup.connection).await?;
     let mut sink = sink::open(target, backup.sink_settings(group))?;

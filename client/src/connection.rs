@@ -17,9 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::auth::{AuthError, Exchange, Step};
 use crate::connector::{BoxStream, Connector, Purpose};
 use crate::error::{ClientError, shown};
+use crate::login::Login;
 use crate::mutation::{Mutation, Weakness};
 use crate::observer::{Observer, Phase};
-use crate::options::BackupOptions;
 
 /// What is read from the transport at once, in bytes.
 const READ_AHEAD: usize = 128 << 10;
@@ -62,15 +62,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects, logs in, and learns the server's version.
+    /// Connects, logs in, and learns the server's version, all of it within `limit`.
     pub(crate) async fn open(
         connector: &dyn Connector,
         purpose: Purpose,
-        options: &BackupOptions,
+        login: &Login,
+        limit: Option<Duration>,
+        weakness: Weakness,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ClientError> {
-        let opening = Self::start(connector, purpose, options, observer);
-        match options.deadlines.connect {
+        let opening = Self::start(connector, purpose, login, weakness, observer);
+        match limit {
             None => opening.await,
             Some(limit) => {
                 let timeout = |_| ClientError::Timeout { phase: Phase::Connecting };
@@ -82,7 +84,8 @@ impl Connection {
     async fn start(
         connector: &dyn Connector,
         purpose: Purpose,
-        options: &BackupOptions,
+        login: &Login,
+        weakness: Weakness,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ClientError> {
         let stream = connector.connect(purpose).await;
@@ -101,25 +104,25 @@ impl Connection {
             doing,
             patience: (None, Phase::Connecting),
             open: true,
-            weakness: options.weakness,
+            weakness,
         };
-        connection.log_in(options).await?;
+        connection.log_in(login).await?;
         connection.version = connection.announced_version()?;
         Ok(connection)
     }
 
-    async fn log_in(&mut self, options: &BackupOptions) -> Result<(), ClientError> {
+    async fn log_in(&mut self, login: &Login) -> Result<(), ClientError> {
         let mut out = BytesMut::new();
-        let session_options = options.session_options.as_deref().map(|value| ("options", value));
+        let session_options = login.session_options.as_deref().map(|value| ("options", value));
         let parameters =
-            [("user", options.user.as_str()), ("database", options.database.as_str()), ("replication", "true")];
+            [("user", login.user.as_str()), ("database", login.database.as_str()), ("replication", "true")];
         let parameters = parameters.into_iter().chain(session_options);
-        let parameters = parameters.chain([("application_name", options.application_name.as_str())]);
+        let parameters = parameters.chain([("application_name", login.application_name.as_str())]);
         frontend::startup_message(parameters, &mut out)
             .map_err(|error| ClientError::Refused(format!("invalid connection option: {error}")))?;
         self.send(&out).await?;
 
-        let mut exchange = Exchange::new(&options.user, options.password.as_deref());
+        let mut exchange = Exchange::new(&login.user, login.password.as_deref());
         let mut authenticated = false;
         let mut negotiated = false;
         loop {

@@ -10,6 +10,7 @@ use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::ManifestOption;
 
 use crate::clock::{Clock, FixedClock};
+use crate::login::Login;
 use crate::mutation::Weakness;
 
 /// How the WAL that a backup needs is taken along (`-X`).
@@ -109,16 +110,8 @@ pub struct RecoveryConfiguration {
 
 /// Everything about a backup but the way to the server.
 pub struct BackupOptions {
-    /// The role to log in as.
-    pub user: String,
-    /// Its password, if the server should ask.
-    pub password: Option<String>,
-    /// `database` in the StartupMessage. A physical walsender ignores it; poolers and `pg_hba.conf` may not.
-    pub database: String,
-    /// `application_name` in the StartupMessage.
-    pub application_name: String,
-    /// `options` in the StartupMessage.
-    pub session_options: Option<String>,
+    /// Who logs in, and how.
+    pub login: Login,
     /// The backup's label.
     pub label: String,
     /// Whether the checkpoint is made at once instead of spread over time.
@@ -163,11 +156,7 @@ impl BackupOptions {
     /// The options of a bare `pg_basebackup`: everything else is set on the result.
     pub fn new(user: impl Into<String>, target: Target) -> Self {
         Self {
-            user: user.into(),
-            password: None,
-            database: "replication".to_owned(),
-            application_name: "pg_basebackup".to_owned(),
-            session_options: None,
+            login: Login::new(user, "pg_basebackup"),
             label: "pg_basebackup base backup".to_owned(),
             fast_checkpoint: false,
             wal: WalMethod::Stream,
@@ -195,7 +184,7 @@ impl fmt::Debug for BackupOptions {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BackupOptions")
-            .field("user", &self.user)
+            .field("login", &self.login)
             .field("label", &self.label)
             .field("wal", &self.wal)
             .field("slot", &self.slot)

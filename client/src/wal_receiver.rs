@@ -80,8 +80,10 @@ impl WalReceiver<'_> {
     /// Receives WAL until the end position is reached, and returns having checked that all of it is there.
     pub(crate) async fn run(mut self) -> Result<(), ClientError> {
         self.observer.phase(&Phase::StartingWalReceiver);
-        let mut connection =
-            Connection::open(self.connector, Purpose::Wal, self.options, Arc::clone(&self.observer)).await?;
+        let (options, observer) = (self.options, Arc::clone(&self.observer));
+        let (login, limit) = (&options.login, options.deadlines.connect);
+        let opening = Connection::open(self.connector, Purpose::Wal, login, limit, options.weakness, observer);
+        let mut connection = opening.await?;
         connection.set_patience(self.options.deadlines.wal_silence, Phase::WaitingForWal);
         if connection.version() != self.version {
             let text = "server versions differ between base backup and streaming connections";

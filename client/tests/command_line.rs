@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_backstop-client");
@@ -30,20 +30,96 @@ fn help_and_version_go_to_standard_output() {
         assert!(text(&output.stdout).lines().all(|line| line.len() <= 95), "{arguments:?}");
     }
     let help = text(&run(Path::new(BINARY), &["basebackup", "--help"]).stdout);
-    assert!(help.contains("Example:") && help.contains("-D, --pgdata"), "{help}");
+    assert!(help.contains("Example:") && help.contains("-D, --pgdata=DIRECTORY"), "{help}");
+    assert!(
+        help.starts_with("backstop-client basebackup takes a base backup of a running PostgreSQL server.\n"),
+        "{help}"
+    );
+}
+
+/// The binary under one of PostgreSQL's names.
+fn link(scratch: &Path, name: &str) -> PathBuf {
+    let link = scratch.join(name);
+    std::os::unix::fs::symlink(BINARY, &link).unwrap();
+    link
+}
+
+#[test]
+fn the_version_is_where_scripts_look_for_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let said = text(&run(&link(scratch.path(), "pg_basebackup"), &["--version"]).stdout);
+    let release = said.strip_prefix("pg_basebackup (PostgreSQL) ").unwrap();
+    assert!(release.starts_with("18."), "{said}");
+    assert!(said.trim_end().ends_with(&format!("(Backstop {})", env!("CARGO_PKG_VERSION"))), "{said}");
+    let said = text(&run(Path::new(BINARY), &["basebackup", "-V"]).stdout);
+    assert_eq!(said, format!("backstop-client basebackup {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn options_are_spelled_as_getopt_long_reads_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let program = link(scratch.path(), "pg_basebackup");
+    // Nobody listens there; what matters is that every spelling gets that far.
+    let host = scratch.path().join("none").to_str().unwrap().to_owned();
+    let target = scratch.path().join("x").to_str().unwrap().to_owned();
+    let beyond = [
+        format!("-D{target} -h{host} -Uu -Xnone"),
+        format!("-D {target} -h {host} -U u -X none"),
+        format!("--pgdata={target} --host={host} --username=u --wal-method=none"),
+        format!("--pgd {target} --ho {host} --us u --wal-m none"),
+        format!("-vPnND {target} -h {host} -Uu"),
+        format!("-D {target} -D {target} -h nowhere.invalid -h {host} -Uu -v -v -P -P -cspread -cfast"),
+        format!("-D {target} -h {host} -U u --label -x --"),
+    ];
+    for arguments in beyond {
+        let output = run(&program, &arguments.split(' ').collect::<Vec<_>>());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments}");
+        assert!(said.contains(&format!("connection to server on socket \"{host}/.s.PGSQL.5432\" failed")), "{said}");
+    }
+    let said = |arguments: &str| {
+        let output = run(&program, &arguments.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(1), "{arguments}");
+        let said = text(&output.stderr);
+        let (said, hint) = said.split_once('\n').unwrap();
+        assert_eq!(hint, "pg_basebackup: hint: Try \"pg_basebackup --help\" for more information.\n", "{arguments}");
+        said.to_owned()
+    };
+    let refused = [
+        "--nosuch",
+        "--nosuch=1",
+        "-q",
+        "-Pq",
+        "--no-s",
+        "--pgdata",
+        "-D",
+        "-PD",
+        "--verbose=1",
+        "-D x one two",
+        "-- -D x",
+    ];
+    insta::assert_snapshot!(refused.map(said).join("\n"), @r#"
+    pg_basebackup: unrecognized option '--nosuch'
+    pg_basebackup: unrecognized option '--nosuch'
+    pg_basebackup: invalid option -- 'q'
+    pg_basebackup: invalid option -- 'q'
+    pg_basebackup: option '--no-s' is ambiguous; possibilities: '--no-sync' '--no-slot'
+    pg_basebackup: option '--pgdata' requires an argument
+    pg_basebackup: option requires an argument -- 'D'
+    pg_basebackup: option requires an argument -- 'D'
+    pg_basebackup: option '--verbose' doesn't allow an argument
+    pg_basebackup: error: too many command-line arguments (first is "one")
+    pg_basebackup: error: too many command-line arguments (first is "-D")
+    "#);
 }
 
 #[test]
 fn under_the_name_of_a_tool_it_is_that_tool() {
     let scratch = tempfile::tempdir().unwrap();
-    let link = scratch.path().join("pg_basebackup");
-    std::os::unix::fs::symlink(BINARY, &link).unwrap();
-    let output = run(&link, &["-D", "x", "-Xwrong"]);
+    let program = link(scratch.path(), "pg_basebackup");
+    let output = run(&program, &["-D", "x", "-Xwrong"]);
     assert_eq!(output.status.code(), Some(1));
-    insta::assert_snapshot!(text(&output.stderr), @r#"
-    pg_basebackup: error: invalid wal-method option "wrong", must be "fetch", "stream", or "none"
-    pg_basebackup: hint: Try "pg_basebackup --help" for more information.
-    "#);
+    insta::assert_snapshot!(text(&output.stderr), @r#"pg_basebackup: error: invalid wal-method option "wrong", must be "fetch", "stream", or "none""#);
 }
 
 #[test]
@@ -60,14 +136,14 @@ fn usage_errors_exit_with_1() {
     backstop-client: hint: Try "backstop-client --help" for more information.
     "#);
     insta::assert_snapshot!(said(&["basebackup"]), @r#"
-    backstop-client: error: must specify output directory or backup target
-    backstop-client: hint: Try "backstop-client basebackup --help" for more information.
+    backstop-client basebackup: error: must specify output directory or backup target
+    backstop-client basebackup: hint: Try "backstop-client basebackup --help" for more information.
     "#);
     insta::assert_snapshot!(said(&["basebackup", "--nosuch"]), @r#"
-    backstop-client: error: unexpected argument '--nosuch' found
-    backstop-client: hint: Try "backstop-client basebackup --help" for more information.
+    backstop-client basebackup: unrecognized option '--nosuch'
+    backstop-client basebackup: hint: Try "backstop-client basebackup --help" for more information.
     "#);
-    insta::assert_snapshot!(said(&["basebackup", "-D", "x", "-d", "sslmode=require"]), @r#"backstop-client: error: sslmode value "require" is not supported"#);
+    insta::assert_snapshot!(said(&["basebackup", "-D", "x", "-d", "sslmode=require"]), @r#"backstop-client basebackup: error: sslmode value "require" is not supported"#);
 }
 
 #[test]
@@ -79,7 +155,7 @@ fn a_server_that_is_not_there_is_named() {
     let output = run(Path::new(BINARY), &arguments);
     assert_eq!(output.status.code(), Some(1));
     let expected = format!(
-        "backstop-client: error: connection to server on socket \"{}/.s.PGSQL.5433\" failed: No such file or directory\n",
+        "backstop-client basebackup: error: connection to server on socket \"{}/.s.PGSQL.5433\" failed: No such file or directory\n",
         host.display()
     );
     assert_eq!(text(&output.stderr), expected);

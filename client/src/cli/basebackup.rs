@@ -3,78 +3,46 @@
 mod arguments;
 mod values;
 
-use std::error::Error;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use clap::{CommandFactory, FromArgMatches};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::arguments::Arguments;
-use super::{password, report::Report};
+use super::connection::Server;
+use super::report::Report;
+use super::{Invocation, getopt};
 use crate::backup::base_backup;
 use crate::clock::SystemClock;
 use crate::connector::NetConnector;
-use crate::conninfo::Conninfo;
 use crate::error::ClientError;
 use crate::options::{BackupOptions, RecoveryConfiguration, Target, UnmappedTablespace, WalMethod};
 
-/// Takes a base backup. `program` is how messages begin.
-pub(super) fn run(program: &str, arguments: Vec<OsString>) -> ExitCode {
-    let called = arguments.first().and_then(|name| name.to_str()).unwrap_or_default();
-    let called = if called == program { program.to_owned() } else { format!("{program} {called}") };
-    let parsed = Arguments::command().bin_name(&called).try_get_matches_from(arguments);
-    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
+/// Takes a base backup.
+pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode {
+    let arguments: Arguments = match getopt::parse(invocation, arguments) {
         Ok(arguments) => arguments,
-        Err(error) if !error.use_stderr() => {
-            let _ = error.print();
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            // What is wrong with a value is said in PostgreSQL's words; the rest is clap's.
-            let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-            let first = text.lines().next().unwrap_or_default();
-            return usage_error(program, &called, first.strip_prefix("error: ").unwrap_or(first));
-        }
+        Err(code) => return code,
     };
     if let Err(problem) = arguments.check() {
-        return usage_error(program, &called, &problem);
+        return invocation.usage_error(problem);
     }
-    match back_up(program, &arguments) {
-        Ok(code) => code,
-        Err(problem) => {
-            eprintln!("{program}: error: {problem}");
-            ExitCode::FAILURE
-        }
-    }
+    back_up(invocation, &arguments).unwrap_or_else(|problem| invocation.error(problem))
 }
 
-fn usage_error(program: &str, called: &str, problem: &str) -> ExitCode {
-    eprintln!("{program}: error: {problem}");
-    eprintln!("{program}: hint: Try \"{called} --help\" for more information.");
-    ExitCode::FAILURE
-}
-
-fn back_up(program: &str, arguments: &Arguments) -> Result<ExitCode, String> {
+fn back_up(invocation: &Invocation, arguments: &Arguments) -> Result<ExitCode, String> {
     let text = |error: io::Error| error.to_string();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
-    let conninfo = connection(arguments)?;
-    let mut given = if arguments.password { Some(password::ask().map_err(text)?) } else { None };
+    let mut server = Server::new(invocation, &arguments.connection)?;
     loop {
-        let options = options(arguments, &conninfo, given.take())?;
-        let report = Arc::new(report(program, arguments, &options));
-        let addresses = conninfo.addresses().map_err(|error| error.to_string())?;
-        let attempt = attempt(options, Arc::new(NetConnector::new(addresses)), Arc::clone(&report));
+        let options = options(arguments, &server)?;
+        let report = Arc::new(report(&invocation.program, arguments, &options));
+        let attempt = attempt(options, Arc::clone(&server.connector), Arc::clone(&report));
         match runtime.block_on(attempt) {
             Ok(()) => return Ok(ExitCode::SUCCESS),
-            // As libpq's tools do: ask once the server has asked.
-            Err(Failure::Backup(ClientError::PasswordNeeded { .. }))
-                if !arguments.no_password && io::stdin().is_terminal() =>
-            {
-                given = Some(password::ask().map_err(text)?);
-            }
+            Err(Failure::Backup(error)) if server.ask_after(&error).map_err(text)? => {}
             Err(failure) => {
                 report.failed(&failure.to_string());
                 return Ok(ExitCode::FAILURE);
@@ -129,35 +97,11 @@ async fn attempt(options: BackupOptions, connector: Arc<NetConnector>, report: A
     }
 }
 
-/// The connection string, the options over it, and the environment below it.
-fn connection(arguments: &Arguments) -> Result<Conninfo, String> {
+fn options(arguments: &Arguments, server: &Server) -> Result<BackupOptions, String> {
     let text = |error: crate::conninfo::ConninfoError| error.to_string();
-    let mut conninfo = match &arguments.dbname {
-        Some(dbname) => Conninfo::parse(dbname).map_err(text)?,
-        None => Conninfo::default(),
-    };
-    for (keyword, value) in [("host", &arguments.host), ("port", &arguments.port), ("user", &arguments.username)] {
-        if let Some(value) = value {
-            conninfo.set(keyword, value).map_err(text)?;
-        }
-    }
-    conninfo.fill_from(|variable| std::env::var(variable).ok());
-    conninfo.check().map_err(text)?;
-    Ok(conninfo)
-}
-
-fn options(arguments: &Arguments, conninfo: &Conninfo, password: Option<String>) -> Result<BackupOptions, String> {
-    let text = |error: crate::conninfo::ConninfoError| error.to_string();
-    let user = conninfo.user().map_err(text)?;
-    let mut options = BackupOptions::new(user, target(arguments));
-    // PGDATABASE does not count here: it names a database to work in.
-    let named = arguments.dbname.as_ref().and_then(|_| conninfo.get("dbname"));
-    named.unwrap_or("replication").clone_into(&mut options.database);
-    options.password = password.or_else(|| conninfo.password(&options.database, &options.user));
-    if let Some(name) = conninfo.get("application_name").or(conninfo.get("fallback_application_name")) {
-        name.clone_into(&mut options.application_name);
-    }
-    options.session_options = conninfo.get("options").map(str::to_owned);
+    let Server { conninfo, login, .. } = server;
+    let mut options = BackupOptions::new(&login.user, target(arguments));
+    options.login.clone_from(login);
     options.label.clone_from(&arguments.label);
     options.fast_checkpoint = arguments.checkpoint.fast;
     options.wal = arguments.wal_method.unwrap_or(WalMethod::Stream);
@@ -185,8 +129,8 @@ fn options(arguments: &Arguments, conninfo: &Conninfo, password: Option<String>)
     options.recovery = arguments.write_recovery_conf.then(|| {
         let mut conninfo = conninfo.clone();
         // The user is named even if it is the default: the standby may run as another one.
-        let _ = conninfo.set("user", &options.user);
-        if let Some(password) = &options.password
+        let _ = conninfo.set("user", &login.user);
+        if let Some(password) = &login.password
             && conninfo.get("passfile").is_none()
         {
             let _ = conninfo.set("password", password);

@@ -1,6 +1,17 @@
 //! Command lines. One file for each tool.
+//!
+//! | every tool needs | see |
+//! |---|---|
+//! | its options, read as `getopt_long` reads them; `--help`, `--version` | [`getopt`] |
+//! | a server | [`connection`] |
+//!
+//! A tool is a line in [`TOOLS`]. Its messages begin with [`Invocation::program`]: `pg_basebackup` for whoever called it by that
+//! name, `backstop-client basebackup` for whoever named it as a subcommand.
 
 mod basebackup;
+mod connection;
+mod getopt;
+mod help;
 mod password;
 mod report;
 
@@ -8,58 +19,95 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// A tool: its name as a subcommand, PostgreSQL's name for it, one line about it, and what runs it with the name to show and
-/// the arguments, its own name the first of them.
+/// A tool of this program.
 struct Tool {
+    /// As a subcommand.
     name: &'static str,
+    /// What PostgreSQL calls it.
     alias: &'static str,
+    /// What it does: the rest of a sentence that begins with its name.
     about: &'static str,
-    run: fn(&str, Vec<OsString>) -> ExitCode,
+    /// What its command line consists of: `[OPTION]...`.
+    operands: &'static str,
+    run: fn(&Invocation, Vec<OsString>) -> ExitCode,
 }
 
 const TOOLS: [Tool; 1] = [Tool {
     name: "basebackup",
     alias: "pg_basebackup",
-    about: "take a base backup of a running PostgreSQL server",
+    about: "takes a base backup of a running PostgreSQL server",
+    operands: "[OPTION]...",
     run: basebackup::run,
 }];
+
+/// How a tool was called.
+pub(crate) struct Invocation {
+    /// What messages and hints call it.
+    program: String,
+    tool: &'static Tool,
+    /// Whether it was called by PostgreSQL's name.
+    alias: bool,
+}
+
+impl Invocation {
+    /// Says why the tool cannot go on: `pg_basebackup: error: …`.
+    pub(crate) fn error(&self, problem: impl std::fmt::Display) -> ExitCode {
+        eprintln!("{}: error: {problem}", self.program);
+        ExitCode::FAILURE
+    }
+
+    /// The same about the command line, with a hint where to look.
+    pub(crate) fn usage_error(&self, problem: impl std::fmt::Display) -> ExitCode {
+        self.error(problem);
+        self.hint()
+    }
+
+    fn hint(&self) -> ExitCode {
+        eprintln!("{0}: hint: Try \"{0} --help\" for more information.", self.program);
+        ExitCode::FAILURE
+    }
+
+    /// The program's name for itself: `pg_basebackup`.
+    pub(crate) fn alias(&self) -> &'static str {
+        self.tool.alias
+    }
+}
 
 /// Runs the tool that `arguments` name: the first of them is how this program was called.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
     let called = arguments.next().unwrap_or_default();
     let called = Path::new(&called).file_name().and_then(OsStr::to_str).unwrap_or_default().to_owned();
-    let mut arguments: Vec<OsString> = arguments.collect();
     if let Some(tool) = TOOLS.iter().find(|tool| tool.alias == called) {
-        arguments.insert(0, called.clone().into());
-        return (tool.run)(&called, arguments);
+        return (tool.run)(&Invocation { program: called, tool, alias: true }, arguments.collect());
     }
-    match arguments.first().and_then(|first| first.to_str()) {
-        Some("--help" | "-?" | "-h" | "help") => {
+    let Some(name) = arguments.next() else {
+        eprint!("{}", usage());
+        return ExitCode::FAILURE;
+    };
+    match name.to_string_lossy().as_ref() {
+        "--help" | "-?" | "-h" | "help" => {
             print!("{}", usage());
             ExitCode::SUCCESS
         }
-        Some("--version" | "-V") => {
+        "--version" | "-V" => {
             println!("backstop-client {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        Some(name) => {
+        name => {
             if let Some(tool) = TOOLS.iter().find(|tool| tool.name == name || tool.alias == name) {
-                return (tool.run)("backstop-client", arguments);
+                let program = format!("backstop-client {}", tool.name);
+                return (tool.run)(&Invocation { program, tool, alias: false }, arguments.collect());
             }
             eprintln!("backstop-client: error: unknown tool {name:?}");
             eprintln!("backstop-client: hint: Try \"backstop-client --help\" for more information.");
-            ExitCode::FAILURE
-        }
-        None => {
-            eprint!("{}", usage());
             ExitCode::FAILURE
         }
     }
 }
 
 fn usage() -> String {
-    let line = |tool: &Tool| format!("  {:<12} {} (as {})\n", tool.name, tool.about, tool.alias);
+    let line = |tool: &Tool| format!("  {:<15} {} (as {})\n", tool.name, tool.about, tool.alias);
     let tools: String = TOOLS.iter().map(line).collect();
     let example = "backstop-client basebackup -h localhost -U backup -D /var/backups/monday";
     format!("Usage: backstop-client TOOL [OPTION]...\n\nTools:\n{tools}\nExample:\n  {example}\n")

@@ -20,8 +20,8 @@ pub fn options(case: &Case, client: &Client, target: PathBuf, tablespace: impl F
     };
     let tablespaces = case.scenario.cluster.tablespaces.iter();
     let mut options = BackupOptions::new(USER, target);
-    options.password = Some(PASSWORD.to_owned());
-    options.application_name.clone_from(&client.name);
+    options.login.password = Some(PASSWORD.to_owned());
+    options.login.application_name.clone_from(&client.name);
     options.fast_checkpoint = client.checkpoint == Checkpoint::Fast;
     options.wal = match client.wal {
         Wal::Stream => WalMethod::Stream,

@@ -7,122 +7,104 @@ use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::ManifestOption;
 use clap::{ArgAction, Parser};
 
+use super::super::connection::ConnectionArguments;
 use super::values::{self, Checkpoint, Format, Waiting};
 use crate::options::{Deadlines, SlotOption, WalMethod};
 
+const GENERAL: &str = "General options";
+
 /// Takes a base backup of a running PostgreSQL server.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    disable_help_flag = true,
-    disable_version_flag = true,
-    max_term_width = 95,
-    after_help = "Example:\n  backstop-client basebackup -h localhost -U backup -D /var/backups/monday -P"
-)]
+#[command(next_help_heading = "Options controlling the output")]
+#[command(after_help = "Example:\n  {program} -h localhost -U backup -D /var/backups/monday -P")]
 pub(super) struct Arguments {
-    /// Receive base backup into directory; "-" with tar format is standard output
+    /// receive base backup into directory; "-" with tar format is standard output
     #[arg(short = 'D', long, value_name = "DIRECTORY")]
     pub(super) pgdata: Option<PathBuf>,
-    /// Receive and check everything, and keep nothing
+    /// receive and check everything, and keep nothing
     #[arg(long, conflicts_with = "pgdata")]
     pub(super) discard: bool,
-    /// Output format: plain (default), tar
+    /// output format: plain (default), tar
     #[arg(short = 'F', long, value_name = "p|t", value_parser = values::format)]
     pub(super) format: Option<Format>,
-    /// Maximum transfer rate to transfer data directory, in kB/s, or use suffix "k" or "M"
-    #[arg(short = 'r', long, value_name = "RATE", value_parser = values::rate, allow_hyphen_values = true)]
+    /// maximum transfer rate to transfer data directory, in kB/s, or use suffix "k" or "M"
+    #[arg(short = 'r', long, value_name = "RATE", value_parser = values::rate)]
     pub(super) max_rate: Option<u32>,
-    /// Write configuration for replication
+    /// write configuration for replication
     #[arg(short = 'R', long)]
     pub(super) write_recovery_conf: bool,
-    /// Relocate tablespace in OLDDIR to NEWDIR
+    /// relocate tablespace in OLDDIR to NEWDIR
     #[arg(short = 'T', long, value_name = "OLDDIR=NEWDIR", value_parser = values::tablespace_mapping)]
     pub(super) tablespace_mapping: Vec<(PathBuf, PathBuf)>,
-    /// Refuse tablespaces that no mapping names, instead of using the server's own location
+    /// refuse tablespaces that no mapping names, instead of using the server's own location
     #[arg(long)]
     pub(super) refuse_unmapped_tablespaces: bool,
-    /// Location for the write-ahead log directory
+    /// location for the write-ahead log directory
     #[arg(long, value_name = "WALDIR")]
     pub(super) waldir: Option<PathBuf>,
-    /// Include required WAL files with specified method: none, fetch, stream (default)
+    /// include required WAL files with specified method: none, fetch, stream (default)
     #[arg(short = 'X', long, value_name = "none|fetch|stream", value_parser = values::wal_method)]
     pub(super) wal_method: Option<WalMethod>,
-    /// Set fast or spread (default) checkpointing
-    #[arg(short = 'c', long, value_name = "fast|spread", default_value = "spread", hide_default_value = true, value_parser = values::checkpoint)]
+    /// set fast or spread (default) checkpointing
+    #[arg(short = 'c', long, help_heading = GENERAL, value_name = "fast|spread", default_value = "spread", hide_default_value = true, value_parser = values::checkpoint)]
     pub(super) checkpoint: Checkpoint,
-    /// Create replication slot
-    #[arg(short = 'C', long)]
+    /// create replication slot
+    #[arg(short = 'C', long, help_heading = GENERAL)]
     pub(super) create_slot: bool,
-    /// Set backup label
+    /// set backup label
     #[arg(
         short = 'l',
         long,
+        help_heading = GENERAL,
         value_name = "LABEL",
         default_value = "pg_basebackup base backup",
-        hide_default_value = true,
-        allow_hyphen_values = true
+        hide_default_value = true
     )]
     pub(super) label: String,
-    /// Do not clean up after errors
-    #[arg(short = 'n', long)]
+    /// do not clean up after errors
+    #[arg(short = 'n', long, help_heading = GENERAL)]
     pub(super) no_clean: bool,
-    /// Do not wait for changes to be written safely to disk
-    #[arg(short = 'N', long)]
+    /// do not wait for changes to be written safely to disk
+    #[arg(short = 'N', long, help_heading = GENERAL)]
     pub(super) no_sync: bool,
-    /// Show progress information
-    #[arg(short = 'P', long)]
+    /// show progress information
+    #[arg(short = 'P', long, help_heading = GENERAL)]
     pub(super) progress: bool,
-    /// Replication slot to use
-    #[arg(short = 'S', long, value_name = "SLOTNAME")]
+    /// replication slot to use
+    #[arg(short = 'S', long, help_heading = GENERAL, value_name = "SLOTNAME")]
     pub(super) slot: Option<String>,
-    /// Output verbose messages
-    #[arg(short = 'v', long, action = ArgAction::Count)]
+    /// output verbose messages
+    #[arg(short = 'v', long, help_heading = GENERAL, action = ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Use algorithm for manifest checksums: SHA{224,256,384,512}, CRC32C or NONE
-    #[arg(long, value_name = "ALGORITHM", value_parser = values::checksums)]
+    /// use algorithm for manifest checksums: SHA{224,256,384,512}, CRC32C or NONE
+    #[arg(long, help_heading = GENERAL, value_name = "ALGORITHM", value_parser = values::checksums)]
     pub(super) manifest_checksums: Option<ChecksumAlgorithm>,
-    /// Hex encode all file names in manifest
-    #[arg(long)]
+    /// hex encode all file names in manifest
+    #[arg(long, help_heading = GENERAL)]
     pub(super) manifest_force_encode: bool,
-    /// Do not estimate backup size in server side
-    #[arg(long)]
+    /// do not estimate backup size in server side
+    #[arg(long, help_heading = GENERAL)]
     pub(super) no_estimate_size: bool,
-    /// Suppress generation of backup manifest
-    #[arg(long)]
+    /// suppress generation of backup manifest
+    #[arg(long, help_heading = GENERAL)]
     pub(super) no_manifest: bool,
-    /// Prevent creation of temporary replication slot
-    #[arg(long)]
+    /// prevent creation of temporary replication slot
+    #[arg(long, help_heading = GENERAL)]
     pub(super) no_slot: bool,
-    /// Do not verify checksums
-    #[arg(long)]
+    /// do not verify checksums
+    #[arg(long, help_heading = GENERAL)]
     pub(super) no_verify_checksums: bool,
-    /// Fail if a phase does not go on for so long: connect, checkpoint, data, finish, wal-silence, wal-end
-    #[arg(long, value_name = "PHASE=SECONDS", value_parser = values::deadline)]
+    /// fail if a phase does not go on for so long: connect, checkpoint, data, finish, wal-silence, wal-end
+    #[arg(long, help_heading = GENERAL, value_name = "PHASE=SECONDS", value_parser = values::deadline)]
     deadline: Vec<(Waiting, Duration)>,
 
-    /// Connection string
-    #[arg(short = 'd', long, value_name = "CONNSTR")]
-    pub(super) dbname: Option<String>,
-    /// Database server host or socket directory
-    #[arg(short = 'h', long, value_name = "HOSTNAME")]
-    pub(super) host: Option<String>,
-    /// Database server port number
-    #[arg(short = 'p', long, value_name = "PORT")]
-    pub(super) port: Option<String>,
-    /// Time between status packets sent to server, in seconds
-    #[arg(short = 's', long, value_name = "INTERVAL", default_value = "10", hide_default_value = true, value_parser = values::status_interval, allow_hyphen_values = true)]
+    /// time between status packets sent to server, in seconds
+    #[arg(short = 's', long, help_heading = "Connection options", value_name = "INTERVAL", default_value = "10", hide_default_value = true, value_parser = values::status_interval)]
     pub(super) status_interval: Duration,
-    /// Connect as specified database user
-    #[arg(short = 'U', long, value_name = "NAME")]
-    pub(super) username: Option<String>,
-    /// Never prompt for password
-    #[arg(short = 'w', long)]
-    pub(super) no_password: bool,
-    /// Force password prompt
-    #[arg(short = 'W', long)]
-    pub(super) password: bool,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArguments,
 
-    /// Compression; only "none" is supported
+    /// compression; only "none" is supported
     #[arg(short = 'Z', long, value_name = "METHOD", hide = true)]
     compress: Option<String>,
     #[arg(short = 'z', long, hide = true)]
@@ -133,13 +115,6 @@ pub(super) struct Arguments {
     incremental: Option<String>,
     #[arg(long, hide = true)]
     sync_method: Option<String>,
-
-    /// Output version information, then exit
-    #[arg(short = 'V', long, action = ArgAction::Version)]
-    version: Option<bool>,
-    /// Show this help, then exit
-    #[arg(short = '?', long, action = ArgAction::Help)]
-    help: Option<bool>,
 
     #[arg(hide = true)]
     rest: Vec<String>,
