@@ -126,6 +126,7 @@ impl Backup<'_> {
             recovery: self.options.recovery.clone(),
             sync: self.options.sync,
             clock: Arc::clone(&self.options.clock),
+            disk: Arc::clone(&self.options.disk),
             weakness: self.options.weakness,
         }
     }

@@ -10,6 +10,7 @@ use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::ManifestOption;
 
 use crate::clock::{Clock, FixedClock};
+use crate::disk::{Disk, RealDisk};
 use crate::login::Login;
 use crate::mutation::Weakness;
 
@@ -85,7 +86,7 @@ pub enum UnmappedTablespace {
 /// How long to wait, at most, for what. Without a limit by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For a connection up to its first ReadyForQuery.
+    /// For a connection up to its first ReadyForQuery, and then for the next byte of what is asked before BASE_BACKUP.
     pub connect: Option<Duration>,
     /// For the next byte while the server makes its checkpoint.
     pub checkpoint: Option<Duration>,
@@ -148,6 +149,8 @@ pub struct BackupOptions {
     pub deadlines: Deadlines,
     /// Time of day.
     pub clock: Arc<dyn Clock>,
+    /// What happens to files.
+    pub disk: Arc<dyn Disk>,
     /// What is wrong with this client on purpose.
     pub weakness: Weakness,
 }
@@ -175,6 +178,7 @@ impl BackupOptions {
             recovery: None,
             deadlines: Deadlines::default(),
             clock: Arc::new(FixedClock::EPOCH),
+            disk: Arc::new(RealDisk),
             weakness: Weakness::NONE,
         }
     }

@@ -5,14 +5,16 @@
 //! listed, and exactly that is removed again unless it is kept.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::disk::{Disk, File};
 use crate::error::ClientError;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -65,31 +67,37 @@ pub(crate) struct Tree {
     /// The directory in which something was last made: archives go from directory to directory.
     near: Option<(Vec<u8>, OwnedFd)>,
     keep: bool,
+    disk: Arc<dyn Disk>,
 }
 
 impl Tree {
     /// Makes `path` and what is missing above it, or takes it if it exists and is empty.
-    pub(crate) fn create(path: &Path, modes: Modes) -> Result<Self, ClientError> {
+    pub(crate) fn create(path: &Path, modes: Modes, disk: &Arc<dyn Disk>) -> Result<Self, ClientError> {
         let mut new = Vec::new();
-        let result = Self::create_listed(path, modes, &mut new);
+        let result = Self::create_listed(path, modes, disk, &mut new);
         if result.is_err() {
             for directory in new.iter().rev() {
-                let _ = std::fs::remove_dir(directory);
+                let _ = disk.change(directory, &mut || std::fs::remove_dir(directory));
             }
         }
         result
     }
 
-    fn create_listed(path: &Path, modes: Modes, new: &mut Vec<PathBuf>) -> Result<Self, ClientError> {
+    fn create_listed(
+        path: &Path,
+        modes: Modes,
+        disk: &Arc<dyn Disk>,
+        new: &mut Vec<PathBuf>,
+    ) -> Result<Self, ClientError> {
         let mode = Mode::from_raw_mode(modes.directory());
         let missing = path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists());
         let missing: Vec<&Path> = missing.collect();
         for directory in missing.into_iter().rev() {
-            match rustix::fs::mkdir(directory, mode) {
+            match disk.change(directory, &mut || Ok(rustix::fs::mkdir(directory, mode)?)) {
                 Ok(()) => new.push(directory.to_path_buf()),
                 // `a/./b` and the like.
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(ClientError::errno("create directory", directory)(errno)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(ClientError::local("create directory", directory)(error)),
             }
         }
         // The last component may be a link that the user made; the emptiness of what it leads to is checked like any other.
@@ -107,7 +115,16 @@ impl Tree {
             rustix::fs::fchmod(&root, mode).map_err(ClientError::errno("set permissions of directory", path))?;
         }
         let new = std::mem::take(new);
-        Ok(Self { root, path: path.to_path_buf(), modes, new, made: Vec::new(), near: None, keep: false })
+        Ok(Self {
+            root,
+            path: path.to_path_buf(),
+            modes,
+            new,
+            made: Vec::new(),
+            near: None,
+            keep: false,
+            disk: Arc::clone(disk),
+        })
     }
 
     /// Where it is.
@@ -129,7 +146,8 @@ impl Tree {
     pub(crate) fn below(&self, name: &[u8]) -> Result<Self, ClientError> {
         let path = self.full(name);
         let root = self.walk(name).map_err(ClientError::errno("open directory", &path))?;
-        Ok(Self { root, path, modes: self.modes, new: Vec::new(), made: Vec::new(), near: None, keep: false })
+        let disk = Arc::clone(&self.disk);
+        Ok(Self { root, path, modes: self.modes, new: Vec::new(), made: Vec::new(), near: None, keep: false, disk })
     }
 
     /// Opens the directory `name` step by step, following no link.
@@ -151,28 +169,42 @@ impl Tree {
         work(directory, OsStr::from_bytes(leaf))
     }
 
+    /// Does `work` as [`beside`](Self::beside) does it, if the disk lets it.
+    fn change<T>(&mut self, name: &[u8], work: impl FnOnce(&OwnedFd, &OsStr) -> Result<T, Errno>) -> io::Result<T> {
+        let (disk, full) = (Arc::clone(&self.disk), self.full(name));
+        let mut work = Some(work);
+        let mut made = None;
+        disk.change(&full, &mut || {
+            if let Some(work) = work.take() {
+                made = Some(self.beside(name, work)?);
+            }
+            Ok(())
+        })?;
+        made.ok_or_else(|| io::ErrorKind::Other.into())
+    }
+
     /// Makes a file that was not there.
     pub(crate) fn create_file(&mut self, name: &[u8]) -> Result<File, ClientError> {
         let mode = Mode::from_raw_mode(self.modes.file());
         let group = self.modes.group;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = self.beside(name, |directory, leaf| {
+        let made = self.change(name, |directory, leaf| {
             let file = rustix::fs::openat(directory, leaf, flags, mode)?;
             Ok((group.then(|| rustix::fs::fchmod(&file, mode)).transpose(), file))
         });
         let full = self.full(name);
-        let (permissions, file) = made.map_err(ClientError::errno("create file", &full))?;
+        let (permissions, file) = made.map_err(ClientError::local("create file", &full))?;
         self.made.push(Made::File(name.to_vec()));
-        permissions.map_err(ClientError::errno("set permissions of file", full))?;
-        Ok(File::from(file))
+        permissions.map_err(ClientError::errno("set permissions of file", &full))?;
+        Ok(File::new(file.into(), full, Arc::clone(&self.disk)))
     }
 
     /// Makes a directory that was not there.
     pub(crate) fn create_directory(&mut self, name: &[u8]) -> Result<(), ClientError> {
         let mode = Mode::from_raw_mode(self.modes.directory());
-        let made = self.beside(name, |directory, leaf| rustix::fs::mkdirat(directory, leaf, mode));
+        let made = self.change(name, |directory, leaf| rustix::fs::mkdirat(directory, leaf, mode));
         let full = self.full(name);
-        made.map_err(ClientError::errno("create directory", &full))?;
+        made.map_err(ClientError::local("create directory", &full))?;
         self.made.push(Made::Directory(name.to_vec()));
         if self.modes.group {
             let changed = self.walk(name).and_then(|directory| rustix::fs::fchmod(directory, mode));
@@ -186,7 +218,8 @@ impl Tree {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = self.beside(name, |directory, leaf| rustix::fs::openat(directory, leaf, flags, Mode::empty()));
         let full = self.full(name);
-        opened.map(File::from).map_err(ClientError::errno("open file", full))
+        let opened = opened.map_err(ClientError::errno("open file", &full))?;
+        Ok(File::new(opened.into(), full, Arc::clone(&self.disk)))
     }
 
     /// Whether this tree made a file of this name.
@@ -203,9 +236,9 @@ impl Tree {
 
     /// Makes a symbolic link that was not there.
     pub(crate) fn create_link(&mut self, name: &[u8], target: &Path) -> Result<(), ClientError> {
-        let made = self.beside(name, |directory, leaf| rustix::fs::symlinkat(target, directory, leaf));
+        let made = self.change(name, |directory, leaf| rustix::fs::symlinkat(target, directory, leaf));
         let full = self.full(name);
-        made.map_err(ClientError::errno("create symbolic link", full))?;
+        made.map_err(ClientError::local("create symbolic link", full))?;
         self.made.push(Made::Link(name.to_vec()));
         Ok(())
     }
@@ -214,9 +247,9 @@ impl Tree {
     pub(crate) fn rename(&mut self, from: &[u8], to: &[u8]) -> Result<(), ClientError> {
         let (_, leaf) = split(to);
         let leaf = OsStr::from_bytes(leaf);
-        let renamed = self.beside(from, |directory, old| rustix::fs::renameat(directory, old, directory, leaf));
+        let renamed = self.change(from, |directory, old| rustix::fs::renameat(directory, old, directory, leaf));
         let full = self.full(from);
-        renamed.map_err(ClientError::errno("rename file", full))?;
+        renamed.map_err(ClientError::local("rename file", full))?;
         if let Some(made) = self.made.iter_mut().rev().find(|made| made.path() == from) {
             *made = Made::File(to.to_vec());
         }
@@ -233,30 +266,35 @@ impl Tree {
     }
 
     fn sync_one(&mut self, entry: &Made) -> Result<(), ClientError> {
-        let full = self.full(entry.path());
+        let (disk, full) = (Arc::clone(&self.disk), self.full(entry.path()));
         let synced = match entry {
             Made::Link(_) => Ok(()),
-            Made::Directory(name) => self.walk(name).and_then(rustix::fs::fsync),
-            Made::File(name) => self.beside(name, |directory, leaf| {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                rustix::fs::fsync(rustix::fs::openat(directory, leaf, flags, Mode::empty())?)
+            Made::Directory(name) => disk.sync(&full, &mut || Ok(self.walk(name).and_then(rustix::fs::fsync)?)),
+            Made::File(name) => disk.sync(&full, &mut || {
+                let synced = self.beside(name, |directory, leaf| {
+                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    rustix::fs::fsync(rustix::fs::openat(directory, leaf, flags, Mode::empty())?)
+                });
+                Ok(synced?)
             }),
         };
-        synced.map_err(ClientError::errno("fsync file", full))
+        synced.map_err(ClientError::local("fsync file", full))
     }
 
     /// Forces the names in the directory `name` to disk.
     pub(crate) fn sync_directory(&self, name: &[u8]) -> Result<(), ClientError> {
-        let synced = self.walk(name).and_then(rustix::fs::fsync);
-        synced.map_err(ClientError::errno("fsync file", self.full(name)))
+        let full = self.full(name);
+        let synced = self.disk.sync(&full, &mut || Ok(self.walk(name).and_then(rustix::fs::fsync)?));
+        synced.map_err(ClientError::local("fsync file", full))
     }
 
     fn sync_root(&self) -> Result<(), ClientError> {
-        rustix::fs::fsync(&self.root).map_err(ClientError::errno("fsync file", &self.path))?;
+        let synced = self.disk.sync(&self.path, &mut || Ok(rustix::fs::fsync(&self.root)?));
+        synced.map_err(ClientError::local("fsync file", &self.path))?;
         for directory in &self.new {
             let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let handle = File::open(parent).and_then(|parent| parent.sync_all());
-            handle.map_err(ClientError::local("fsync file", parent))?;
+            let synced = self.disk.sync(parent, &mut || std::fs::File::open(parent)?.sync_all());
+            synced.map_err(ClientError::local("fsync file", parent))?;
         }
         Ok(())
     }
@@ -272,11 +310,11 @@ impl Tree {
         for entry in made.iter().rev() {
             let flags = if matches!(entry, Made::Directory(_)) { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             // What somebody else put there stays, and so does what holds it.
-            let _ = self.beside(entry.path(), |directory, leaf| rustix::fs::unlinkat(directory, leaf, flags));
+            let _ = self.change(entry.path(), |directory, leaf| rustix::fs::unlinkat(directory, leaf, flags));
         }
         self.near = None;
         for directory in self.new.iter().rev() {
-            let _ = std::fs::remove_dir(directory);
+            let _ = self.disk.change(directory, &mut || std::fs::remove_dir(directory));
         }
     }
 }
@@ -303,9 +341,14 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::disk::RealDisk;
 
     fn owner() -> Modes {
         Modes::new(false)
+    }
+
+    fn disk() -> Arc<dyn Disk> {
+        Arc::new(RealDisk)
     }
 
     fn mode(path: &Path) -> u32 {
@@ -316,7 +359,7 @@ mod tests {
     fn removes_exactly_what_it_made() {
         let scratch = tempfile::tempdir().expect("a directory");
         let root = scratch.path().join("a/b");
-        let mut tree = Tree::create(&root, owner()).expect("a tree");
+        let mut tree = Tree::create(&root, owner(), &disk()).expect("a tree");
         tree.create_directory(b"x").expect("a directory");
         tree.create_file(b"x/f").expect("a file");
         tree.create_link(b"l", Path::new("/nowhere")).expect("a link");
@@ -329,7 +372,7 @@ mod tests {
     #[test]
     fn an_existing_empty_directory_stays() {
         let scratch = tempfile::tempdir().expect("a directory");
-        let mut tree = Tree::create(scratch.path(), owner()).expect("a tree");
+        let mut tree = Tree::create(scratch.path(), owner(), &disk()).expect("a tree");
         assert!(tree.existed());
         tree.create_file(b"f").expect("a file");
         drop(tree);
@@ -340,7 +383,7 @@ mod tests {
     fn a_directory_in_use_is_refused_and_untouched() {
         let scratch = tempfile::tempdir().expect("a directory");
         std::fs::write(scratch.path().join("f"), "old").expect("a file");
-        let error = Tree::create(scratch.path(), owner()).expect_err("not empty");
+        let error = Tree::create(scratch.path(), owner(), &disk()).expect_err("not empty");
         assert!(error.to_string().ends_with("exists but is not empty"), "{error}");
         assert_eq!(std::fs::read_to_string(scratch.path().join("f")).expect("untouched"), "old");
     }
@@ -350,7 +393,7 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a directory");
         let outside = scratch.path().join("outside");
         std::fs::create_dir(&outside).expect("a directory");
-        let mut tree = Tree::create(&scratch.path().join("t"), owner()).expect("a tree");
+        let mut tree = Tree::create(&scratch.path().join("t"), owner(), &disk()).expect("a tree");
         symlink(&outside, tree.path().join("l")).expect("somebody's link");
         symlink(outside.join("f"), tree.path().join("m")).expect("somebody's link");
         assert!(tree.create_file(b"l/f").is_err());
@@ -364,7 +407,7 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a directory");
         for (group, file, directory) in [(false, 0o600, 0o700), (true, 0o640, 0o750)] {
             let root = scratch.path().join(group.to_string());
-            let mut tree = Tree::create(&root, Modes::new(group)).expect("a tree");
+            let mut tree = Tree::create(&root, Modes::new(group), &disk()).expect("a tree");
             tree.create_directory(b"d").expect("a directory");
             tree.create_file(b"d/f").expect("a file").write_all(b"x").expect("written");
             assert_eq!((mode(&root), mode(&root.join("d")), mode(&root.join("d/f"))), (directory, directory, file));
@@ -375,7 +418,7 @@ mod tests {
     fn keeps_what_is_published() {
         let scratch = tempfile::tempdir().expect("a directory");
         let root = scratch.path().join("t");
-        let mut tree = Tree::create(&root, owner()).expect("a tree");
+        let mut tree = Tree::create(&root, owner(), &disk()).expect("a tree");
         tree.create_file(b"f.tmp").expect("a file");
         tree.rename(b"f.tmp", b"f").expect("renamed");
         tree.sync().expect("synced");

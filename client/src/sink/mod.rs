@@ -21,6 +21,7 @@ pub(crate) use self::wal::WalFiles;
 
 use crate::archive_check::Member;
 use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::error::ClientError;
 use crate::mutation::Weakness;
 use crate::options::{RecoveryConfiguration, Target, UnmappedTablespace, WalMethod};
@@ -37,6 +38,7 @@ pub(crate) struct SinkSettings {
     pub(crate) recovery: Option<RecoveryConfiguration>,
     pub(crate) sync: bool,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) weakness: Weakness,
 }
 

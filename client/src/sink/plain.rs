@@ -4,7 +4,6 @@
 //! when everything else is on disk, the manifest last: without the former no server starts, without the latter nobody takes
 //! the directory for a backup. So a backup of a server without manifests is protected as well.
 
-use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use bytes::Bytes;
 use super::wal::WalDirectory;
 use super::{Directory, Sink, SinkSettings, WalFiles, recovery};
 use crate::archive_check::{Kind, Member};
+use crate::disk::File;
 use crate::error::{ClientError, shown};
 use crate::mutation::Mutation;
 use crate::options::{UnmappedTablespace, WalMethod};
@@ -48,8 +48,8 @@ impl Plain {
         if settings.mapping.iter().any(|(old, new)| !old.is_absolute() || !new.is_absolute()) {
             return Err(ClientError::Refused("tablespace mapping needs absolute paths".to_owned()));
         }
-        let base = Tree::create(directory, settings.modes)?;
-        let waldir = waldir.map(|waldir| Tree::create(waldir, settings.modes)).transpose()?;
+        let base = Tree::create(directory, settings.modes, &settings.disk)?;
+        let waldir = waldir.map(|waldir| Tree::create(waldir, settings.modes, &settings.disk)).transpose()?;
         Ok(Self { waldir, tablespaces: Vec::new(), base, settings, current: 0, file: None, manifest: false })
     }
 
@@ -89,7 +89,7 @@ impl Plain {
                     "tablespace directory \"{place}\" overlaps with \"{other}\""
                 )));
             }
-            self.tablespaces.push(Some(Tree::create(&place, self.settings.modes)?));
+            self.tablespaces.push(Some(Tree::create(&place, self.settings.modes, &self.settings.disk)?));
             taken.push(place);
         }
         Ok(())
@@ -268,6 +268,7 @@ mod tests {
 
     use super::*;
     use crate::clock::FixedClock;
+    use crate::disk::RealDisk;
     use crate::mutation::Weakness;
     use crate::tree::Modes;
 
@@ -281,6 +282,7 @@ mod tests {
             recovery: None,
             sync: true,
             clock: Arc::new(FixedClock::EPOCH),
+            disk: Arc::new(RealDisk),
             weakness: Weakness::NONE,
         }
     }

@@ -3,7 +3,6 @@
 //! Archives are kept byte for byte as they came, with the two zero blocks that servers up to 14 leave out. Only where
 //! something has to be added (recovery settings, or the manifest on a stream) an archive is put together again.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use super::tar_writer::{TRAILER, TarWriter, file_header};
 use super::wal::WalTar;
 use super::{Directory, Sink, SinkSettings, WalFiles, recovery};
 use crate::archive_check::Member;
+use crate::disk::File;
 use crate::error::ClientError;
 use crate::receive::Tablespace;
 use crate::tree::Tree;
@@ -130,7 +130,7 @@ pub(super) struct TarDirectory {
 
 impl TarDirectory {
     pub(super) fn open(directory: &Path, settings: SinkSettings) -> Result<Self, ClientError> {
-        let tree = Tree::create(directory, settings.modes)?;
+        let tree = Tree::create(directory, settings.modes, &settings.disk)?;
         Ok(Self { tree, settings, tablespaces: Vec::new(), current: None, names: Vec::new(), manifest: false })
     }
 

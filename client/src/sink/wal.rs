@@ -1,12 +1,12 @@
 //! Where streamed WAL goes: `pg_wal` of a plain backup, `pg_wal.tar`, or nowhere.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::tar_writer::{TarWriter, file_header};
 use crate::clock::Clock;
+use crate::disk::File;
 use crate::error::ClientError;
 use crate::tree::{Modes, Tree};
 
