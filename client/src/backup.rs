@@ -1,6 +1,6 @@
 //! A base backup from the first message to the last rename.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::{
@@ -23,6 +23,7 @@ use crate::options::{BackupOptions, SlotOption, Target, WalMethod};
 use crate::receive::{Part, Receiver, Tablespace, read_end, read_start, read_tablespaces};
 use crate::session;
 use crate::sink::{self, Sink, SinkSettings, WalFiles};
+use crate::slot;
 use crate::tree::Modes;
 use crate::verify::{self, Said};
 use crate::wal_check::WalCheck;
@@ -71,14 +72,29 @@ pub async fn base_backup(
     observer.phase(&Phase::Connecting);
     let (login, limit) = (&options.login, options.deadlines.connect);
     let opening = Connection::open(&*connector, Purpose::Backup, login, limit, options.weakness, Arc::clone(&observer));
-    let connection = opening.await?;
-    let mut backup = Backup { connector: &*connector, options: &options, observer: &observer, connection, plain };
+    let mut connection = opening.await?;
+    connection.set_patience(options.deadlines.connect, Phase::Connecting);
+    let created_slot = OnceLock::new();
+    let mut backup = Backup {
+        connector: &*connector,
+        options: &options,
+        observer: &observer,
+        connection,
+        plain,
+        created_slot: &created_slot,
+    };
     let group = session::group_access(&mut backup.connection).await?;
     let mut sink = sink::open(target, backup.sink_settings(group))?;
     if !options.clean || options.weakness.is(Mutation::LeavesPartialTarget) {
         sink.keep();
     }
     let result = backup.run(&mut *sink).await;
+    if result.is_err()
+        && options.clean
+        && let Some(name) = created_slot.get().filter(|_| !options.weakness.is(Mutation::LeaksSlot))
+    {
+        slot::drop_created(&*connector, &options, &observer, name).await;
+    }
     if result.is_err()
         && let Some(directory) = sink.directory()
     {
@@ -113,6 +129,7 @@ struct Backup<'a> {
     observer: &'a Arc<dyn Observer>,
     connection: Connection,
     plain: bool,
+    created_slot: &'a OnceLock<String>,
 }
 
 impl Backup<'_> {
@@ -208,6 +225,7 @@ impl Backup<'_> {
             start,
             files: &mut **files,
             check,
+            created_slot: self.created_slot,
             end,
         });
         let transfer = Transfer::new(&self, sink, &tablespaces, &said);

@@ -34,7 +34,7 @@ mod options;
 mod receive;
 mod session;
 mod sink;
-
+mod slot;
 mod tree;
 mod verify;
 mod wal_check;

@@ -57,6 +57,18 @@ pub enum Phase {
         /// Whether the directory was there before, so that only its contents go.
         contents_only: bool,
     },
+    /// The backup failed, and the slot that it had created is gone again.
+    DroppedSlot {
+        /// Its name.
+        name: String,
+    },
+    /// The backup failed, and the slot that it had created is still there: it keeps WAL until somebody drops it.
+    SlotRemains {
+        /// Its name.
+        name: String,
+        /// Why it could not be dropped.
+        problem: String,
+    },
     /// The backup failed, and what was made is left as it is.
     NotRemoving {
         /// The directory of the backup.
@@ -78,7 +90,9 @@ impl fmt::Display for Phase {
             }
             Self::Syncing => "syncing data to disk",
             Self::Publishing | Self::Completed => "publishing the backup",
-            Self::Removing { .. } | Self::NotRemoving { .. } => "removing what was made",
+            Self::Removing { .. } | Self::NotRemoving { .. } | Self::DroppedSlot { .. } | Self::SlotRemains { .. } => {
+                "removing what was made"
+            }
         })
     }
 }

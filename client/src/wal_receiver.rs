@@ -1,6 +1,6 @@
 //! WAL over a second connection while the backup runs (`-X stream`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backstop_protocol::backend::BackendMessage;
@@ -42,6 +42,8 @@ pub(crate) struct WalReceiver<'a> {
     pub(crate) start: Position,
     pub(crate) files: &'a mut dyn WalFiles,
     pub(crate) check: WalCheck,
+    /// Told which permanent slot was created.
+    pub(crate) created_slot: &'a OnceLock<String>,
     /// Where the backup ends, once that is known.
     pub(crate) end: watch::Receiver<Option<Position>>,
 }
@@ -151,6 +153,10 @@ impl WalReceiver<'_> {
             let options = vec![CommandOption::flag("reserve_wal")];
             let create = CreateSlot { slot: slot.clone(), temporary, kind: SlotKind::Physical, options };
             connection.command(&Command::CreateReplicationSlot(create).to_sql(self.version)).await?;
+            if !temporary {
+                // It is the only one: whoever asks again gets the first answer.
+                let _ = self.created_slot.set(slot.clone());
+            }
             self.observer.phase(&Phase::CreatedSlot { name: slot.clone(), temporary });
         }
         Ok(Some(slot))

@@ -153,6 +153,10 @@ impl Observer for Report {
             Phase::NotRemoving { directory } => {
                 self.remember(format!("data directory \"{}\" not removed at user's request", directory.display()));
             }
+            Phase::DroppedSlot { name } => self.remember(format!("dropped replication slot \"{name}\"")),
+            Phase::SlotRemains { name, problem } => self.remember(format!(
+                "replication slot \"{name}\" was created and could not be dropped, so that the server keeps WAL for it: {problem}"
+            )),
             _ => {}
         }
     }
