@@ -39,6 +39,7 @@ mod tree;
 mod verify;
 mod wal_check;
 mod wal_receiver;
+mod wal_stream;
 
 pub use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 pub use backstop_protocol::base_backup::options::ManifestOption;

@@ -4,20 +4,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backstop_protocol::backend::BackendMessage;
-use backstop_protocol::command::{Command, CommandOption, CreateSlot, SlotKind, StartKind, StartReplication};
+use backstop_protocol::command::{Command, CommandOption, CreateSlot, SlotKind};
 use backstop_protocol::lsn::Lsn;
-use backstop_protocol::timeline::{TimelineHistory, TimelineId};
+use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::version::ServerVersion;
-use backstop_protocol::wal::stream::{PgTimestamp, StandbyMessage, WalMessage};
+use backstop_protocol::wal::stream::WalMessage;
 use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
-use bytes::{Bytes, BytesMut};
-use postgres_protocol::message::frontend;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::connection::Connection;
 use crate::connector::{Connector, Purpose};
-use crate::error::{ClientError, shown};
+use crate::error::ClientError;
 use crate::mutation::Mutation;
 use crate::observer::{Observer, Phase};
 use crate::options::{BackupOptions, SlotOption};
@@ -25,6 +24,7 @@ use crate::receive::Position;
 use crate::session;
 use crate::sink::WalFiles;
 use crate::wal_check::WalCheck;
+use crate::wal_stream::{self, NextTimeline, Status};
 
 /// A status interval that does not end: 30 years.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
@@ -53,7 +53,7 @@ enum Ended {
     /// Everything is there.
     Complete,
     /// The server went on with another timeline.
-    NextTimeline { timeline: TimelineId, start: Lsn },
+    NextTimeline(NextTimeline),
 }
 
 /// Positions within the current stream.
@@ -121,7 +121,7 @@ impl WalReceiver<'_> {
             }
             match ended? {
                 Ended::Complete => break,
-                Ended::NextTimeline { timeline: next, start } => {
+                Ended::NextTimeline(NextTimeline { timeline: next, start }) => {
                     timeline = next;
                     position = self.segment_size.round_down(start);
                     if self.reads_wal() {
@@ -164,20 +164,8 @@ impl WalReceiver<'_> {
 
     /// Fetches the history file of `timeline`.
     async fn history(&mut self, connection: &mut Connection, timeline: TimelineId) -> Result<(), ClientError> {
-        let result = connection.command(&Command::TimelineHistory(timeline.0).to_sql(self.version)).await?;
-        let expected = timeline.history_file_name();
-        let (Some(name), Some(Some(content))) = (result.text(0), result.rows.first().and_then(|row| row.get(1))) else {
-            return Err(connection.unexpected("a history file", format!("{} fields", result.columns)));
-        };
-        if name != expected {
-            let name = shown(name.as_bytes());
-            let text = format!("server reported unexpected history file name for timeline {timeline}: {name}");
-            return Err(ClientError::Incomplete(text));
-        }
-        if let Err(error) = TimelineHistory::parse(&String::from_utf8_lossy(content)) {
-            return Err(ClientError::Incomplete(format!("history file \"{expected}\": {error}")));
-        }
-        self.files.history(&expected, content, self.options.sync)
+        let content = wal_stream::history(connection, timeline).await?;
+        self.files.history(&timeline.history_file_name(), &content, self.options.sync)
     }
 
     /// Streams one timeline.
@@ -187,22 +175,9 @@ impl WalReceiver<'_> {
         mut stream: Stream,
         slot: Option<&str>,
     ) -> Result<Ended, ClientError> {
-        let command = Command::StartReplication(StartReplication {
-            slot: slot.map(str::to_owned),
-            kind: StartKind::Physical { timeline: self.version.has_timeline_history().then_some(stream.timeline) },
-            start: stream.position,
-        });
-        connection.set_doing("could not send replication command \"START_REPLICATION\"");
-        connection.query(&command.to_sql(self.version)).await?;
-        match connection.receive().await? {
-            BackendMessage::CopyBothResponse => {}
-            // The timeline ends where we wanted to begin.
-            BackendMessage::RowDescription(columns) => {
-                return self.next_timeline(connection, &stream, columns.len()).await;
-            }
-            other => return Err(connection.unexpected("CopyBothResponse", other.name())),
+        if let Some(next) = wal_stream::start(connection, slot, stream.timeline, stream.position).await? {
+            return Ok(Ended::NextTimeline(next));
         }
-        connection.set_doing("could not receive data from WAL stream");
         self.status(connection, &stream).await?;
 
         let interval = self.options.status_interval;
@@ -238,18 +213,18 @@ impl WalReceiver<'_> {
                 BackendMessage::CopyData(payload) => self.payload(connection, &mut stream, payload).await?,
                 BackendMessage::CopyDone => {
                     self.close_segment(&mut stream, false)?;
-                    let mut out = BytesMut::new();
-                    frontend::copy_done(&mut out);
-                    connection.send(&out).await?;
+                    wal_stream::send_copy_done(connection).await?;
                     return match connection.receive().await? {
                         BackendMessage::RowDescription(columns) => {
-                            self.next_timeline(connection, &stream, columns.len()).await
+                            let (timeline, position) = (stream.timeline, stream.position);
+                            let next = wal_stream::next_timeline(connection, timeline, position, columns.len());
+                            next.await.map(Ended::NextTimeline)
                         }
-                        _ => Err(terminated()),
+                        _ => Err(wal_stream::terminated()),
                     };
                 }
                 // Shutdown: "COPY 0", and then nothing.
-                BackendMessage::CommandComplete(_) => return Err(terminated()),
+                BackendMessage::CommandComplete(_) => return Err(wal_stream::terminated()),
                 other => return Err(connection.unexpected("CopyData or CopyDone", other.name())),
             }
         }
@@ -262,17 +237,7 @@ impl WalReceiver<'_> {
         stream: &mut Stream,
         payload: Bytes,
     ) -> Result<(), ClientError> {
-        let length = payload.len();
-        let kind = payload.first().copied();
-        let message = WalMessage::decode(payload).map_err(|_| {
-            let got = match kind {
-                Some(b'w' | b'k') => format!("streaming header too small: {length}"),
-                Some(kind) => format!("unrecognized streaming header: \"{}\"", kind.escape_ascii()),
-                None => "an empty message".to_owned(),
-            };
-            connection.unexpected("a streaming message", got)
-        })?;
-        match message {
+        match wal_stream::decode(connection, payload)? {
             WalMessage::XLogData { start, data, .. } => self.write(stream, start, &data),
             WalMessage::Keepalive { reply_requested, .. } => {
                 if reply_requested {
@@ -330,27 +295,20 @@ impl WalReceiver<'_> {
         if self.weak(Mutation::SendsNoStatus) {
             return Ok(());
         }
-        let mut payload = BytesMut::new();
-        let message = StandbyMessage::StatusUpdate {
+        let status = Status {
             write: stream.position,
             flush: stream.flushed,
-            apply: Lsn::INVALID,
-            sent_at: PgTimestamp::from_unix_micros(self.options.clock.unix_micros()),
+            unix_micros: self.options.clock.unix_micros(),
             // Only with a deadline an answer is needed: it shows that the server is still there.
             reply_requested: self.options.deadlines.wal_silence.is_some(),
         };
-        message.encode(&mut payload);
-        let mut out = BytesMut::new();
-        backstop_protocol::frontend::FrontendMessage::CopyData(payload.freeze()).encode(&mut out);
-        connection.send(&out).await
+        wal_stream::send_status(connection, status).await
     }
 
     /// Ends the stream from our side. WAL that is still on its way is not needed.
     async fn stop(&self, connection: &mut Connection, deadline: Option<Instant>) -> Result<Ended, ClientError> {
         let stopping = async {
-            let mut out = BytesMut::new();
-            frontend::copy_done(&mut out);
-            connection.send(&out).await?;
+            wal_stream::send_copy_done(connection).await?;
             loop {
                 match connection.receive().await? {
                     BackendMessage::CopyData(_) => {}
@@ -358,61 +316,12 @@ impl WalReceiver<'_> {
                     other => return Err(connection.unexpected("CopyDone", other.name())),
                 }
             }
-            finish_command(connection).await
+            wal_stream::finish_command(connection).await
         };
         tokio::select! {
             biased;
             stopped = stopping => stopped.map(|()| Ended::Complete),
             () = until(deadline) => Err(ClientError::Timeout { phase: Phase::WaitingForWal }),
-        }
-    }
-
-    /// Reads where the next timeline begins, from behind the RowDescription.
-    async fn next_timeline(
-        &self,
-        connection: &mut Connection,
-        stream: &Stream,
-        columns: usize,
-    ) -> Result<Ended, ClientError> {
-        let row = match connection.receive().await? {
-            BackendMessage::DataRow(row) => row,
-            other => return Err(connection.unexpected("DataRow", other.name())),
-        };
-        connection.check_row(&row, columns)?;
-        let text = |index: usize| row.get(index)?.as_deref().and_then(|value| str::from_utf8(value).ok());
-        let next = text(0).and_then(|timeline| timeline.parse().ok()).map(TimelineId);
-        let start = text(1).and_then(|lsn| lsn.parse::<Lsn>().ok());
-        let (Some(next), Some(start)) = (next, start) else {
-            return Err(connection.unexpected("the next timeline and its start", "something else"));
-        };
-        let current = stream.timeline;
-        if next <= current {
-            let text = format!("server reported unexpected next timeline {next}, following timeline {current}");
-            return Err(ClientError::Incomplete(text));
-        }
-        if start > stream.position {
-            return Err(ClientError::Incomplete(format!(
-                "server stopped streaming timeline {current} at {}, but reported next timeline {next} to begin at {start}",
-                stream.position
-            )));
-        }
-        finish_command(connection).await?;
-        Ok(Ended::NextTimeline { timeline: next, start })
-    }
-}
-
-fn terminated() -> ClientError {
-    ClientError::Incomplete("replication stream was terminated before stop point".to_owned())
-}
-
-/// Reads the one or two CommandCompletes and the ReadyForQuery after a stream.
-async fn finish_command(connection: &mut Connection) -> Result<(), ClientError> {
-    let mut complete = 0;
-    loop {
-        match connection.receive().await? {
-            BackendMessage::CommandComplete(_) if complete < 2 => complete += 1,
-            BackendMessage::ReadyForQuery(_) if complete > 0 => return Ok(()),
-            other => return Err(connection.unexpected("the end of the stream", other.name())),
         }
     }
 }

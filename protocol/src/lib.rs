@@ -6,7 +6,7 @@
 //!
 //! | to read or write | see |
 //! |---|---|
-//! | WAL positions, timelines, segment names | [`lsn`], [`timeline`], [`wal_file`] |
+//! | WAL positions, timelines, segment names | [`lsn`], [`timeline`], [`wal_file`], [`wal_archive`] |
 //! | messages between client and server | [`frame`], [`frontend`], [`backend`] |
 //! | replication commands and their options | [`command`], [`base_backup::options`] |
 //! | functions and types of SQL, and its messages | [`catalog`], [`extended`] |
@@ -31,4 +31,5 @@ pub mod page;
 pub mod timeline;
 pub mod version;
 pub mod wal;
+pub mod wal_archive;
 pub mod wal_file;
