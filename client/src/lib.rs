@@ -9,6 +9,7 @@
 //! | open connections | [`Connector`], [`NetConnector`] |
 //! | say what is wanted | [`BackupOptions`] and what it is made of |
 //! | watch | [`Observer`] |
+//! | keep an archive of WAL | [`receivewal`] |
 //! | read connection strings as libpq does | [`conninfo`] |
 //! | run a command line | [`cli`] |
 //! | break it on purpose | [`Weakness`], with the feature `mutants` |
@@ -32,6 +33,7 @@ mod mutation;
 mod observer;
 mod options;
 mod receive;
+pub mod receivewal;
 mod session;
 mod sink;
 mod slot;

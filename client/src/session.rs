@@ -1,17 +1,22 @@
 //! What a client asks of every server before it begins.
 
 use backstop_protocol::command::Command;
+use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::wal_file::WalSegmentSize;
 
 use crate::connection::Connection;
 use crate::error::{ClientError, shown};
 
-/// The answer to IDENTIFY_SYSTEM, without the position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The answer to IDENTIFY_SYSTEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct System {
     pub(crate) identifier: u64,
     pub(crate) timeline: TimelineId,
+    /// How far its WAL is.
+    pub(crate) position: Lsn,
+    /// The database that the connection belongs to, which one for physical replication does not.
+    pub(crate) database: Option<String>,
 }
 
 /// IDENTIFY_SYSTEM.
@@ -28,8 +33,13 @@ pub(crate) async fn identify(connection: &mut Connection) -> Result<System, Clie
     }
     let identifier = result.text(0).and_then(|text| text.parse().ok());
     let timeline = result.text(1).and_then(|text| text.parse().ok()).filter(|timeline| *timeline > 0).map(TimelineId);
+    let Some(position) = result.text(2).and_then(|text| text.parse().ok()) else {
+        let text = shown(result.text(2).unwrap_or_default().as_bytes());
+        return Err(ClientError::Incomplete(format!("could not parse write-ahead log location \"{text}\"")));
+    };
+    let database = result.text(3).map(str::to_owned);
     match (identifier, timeline) {
-        (Some(identifier), Some(timeline)) => Ok(System { identifier, timeline }),
+        (Some(identifier), Some(timeline)) => Ok(System { identifier, timeline, position, database }),
         _ => Err(connection.unexpected("a system identifier and a timeline", "something else")),
     }
 }

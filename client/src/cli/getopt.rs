@@ -106,3 +106,10 @@ fn unknown(command: &Command, option: &str) -> String {
         format!("option '{option}' is ambiguous; possibilities:{possible}")
     }
 }
+
+/// The options in a line of words without the tool's name, for tests.
+#[cfg(test)]
+pub(crate) fn read<T: Parser>(words: &str) -> Result<T, String> {
+    let matches = understood(T::command()).try_get_matches_from(words.split_whitespace());
+    matches.and_then(|matches| T::from_arg_matches(&matches)).map_err(|error| error.to_string())
+}

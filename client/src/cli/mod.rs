@@ -12,7 +12,9 @@ mod basebackup;
 mod connection;
 mod getopt;
 mod help;
+mod numbers;
 mod password;
+mod receivewal;
 mod report;
 
 use std::ffi::{OsStr, OsString};
@@ -32,13 +34,22 @@ struct Tool {
     run: fn(&Invocation, Vec<OsString>) -> ExitCode,
 }
 
-const TOOLS: [Tool; 1] = [Tool {
-    name: "basebackup",
-    alias: "pg_basebackup",
-    about: "takes a base backup of a running PostgreSQL server",
-    operands: "[OPTION]...",
-    run: basebackup::run,
-}];
+const TOOLS: [Tool; 2] = [
+    Tool {
+        name: "basebackup",
+        alias: "pg_basebackup",
+        about: "takes a base backup of a running PostgreSQL server",
+        operands: "[OPTION]...",
+        run: basebackup::run,
+    },
+    Tool {
+        name: "receivewal",
+        alias: "pg_receivewal",
+        about: "receives PostgreSQL streaming write-ahead logs",
+        operands: "[OPTION]...",
+        run: receivewal::run,
+    },
+];
 
 /// How a tool was called.
 pub(crate) struct Invocation {
@@ -65,6 +76,11 @@ impl Invocation {
     fn hint(&self) -> ExitCode {
         eprintln!("{0}: hint: Try \"{0} --help\" for more information.", self.program);
         ExitCode::FAILURE
+    }
+
+    /// What messages begin with.
+    pub(crate) fn program(&self) -> &str {
+        &self.program
     }
 
     /// The program's name for itself: `pg_basebackup`.

@@ -8,6 +8,7 @@ use backstop_protocol::base_backup::options::ManifestOption;
 use clap::{ArgAction, Parser};
 
 use super::super::connection::ConnectionArguments;
+use super::super::numbers;
 use super::values::{self, Checkpoint, Format, Waiting};
 use crate::options::{Deadlines, SlotOption, WalMethod};
 
@@ -99,7 +100,7 @@ pub(super) struct Arguments {
     deadline: Vec<(Waiting, Duration)>,
 
     /// time between status packets sent to server, in seconds
-    #[arg(short = 's', long, help_heading = "Connection options", value_name = "INTERVAL", default_value = "10", hide_default_value = true, value_parser = values::status_interval)]
+    #[arg(short = 's', long, help_heading = "Connection options", value_name = "INTERVAL", default_value = "10", hide_default_value = true, value_parser = numbers::status_interval)]
     pub(super) status_interval: Duration,
     #[command(flatten)]
     pub(super) connection: ConnectionArguments,
@@ -223,14 +224,11 @@ impl Arguments {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::getopt;
     use super::*;
 
     fn check(arguments: &str) -> Result<(), String> {
-        let arguments = std::iter::once("pg_basebackup").chain(arguments.split_whitespace());
-        match Arguments::try_parse_from(arguments) {
-            Ok(arguments) => arguments.check(),
-            Err(error) => Err(error.to_string()),
-        }
+        getopt::read::<Arguments>(arguments)?.check()
     }
 
     #[test]

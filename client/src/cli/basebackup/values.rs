@@ -71,16 +71,6 @@ pub(super) fn rate(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Seconds, 0 for never.
-pub(super) fn status_interval(text: &str) -> Result<Duration, String> {
-    let seconds: i32 =
-        text.trim().parse().map_err(|_| format!("invalid value \"{text}\" for option -s/--status-interval"))?;
-    match u64::try_from(seconds) {
-        Ok(seconds) if seconds <= 2_147_483 => Ok(Duration::from_secs(seconds)),
-        _ => Err("-s/--status-interval must be in range 0..2147483".to_owned()),
-    }
-}
-
 /// `OLDDIR=NEWDIR`; `\=` is an equals sign in a name.
 pub(super) fn tablespace_mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
     let mut sides = vec![String::new()];
