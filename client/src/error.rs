@@ -106,6 +106,8 @@ pub enum ClientError {
     },
     /// The options cannot be followed.
     Refused(String),
+    /// A backup on this machine that cannot be used.
+    Unusable(String),
 }
 
 impl ClientError {
@@ -149,7 +151,9 @@ impl fmt::Display for ClientError {
                 }
                 write!(f, ": {problem}")
             }
-            Self::Manifest(problem) | Self::Incomplete(problem) | Self::Refused(problem) => f.write_str(problem),
+            Self::Manifest(problem) | Self::Incomplete(problem) | Self::Refused(problem) | Self::Unusable(problem) => {
+                f.write_str(problem)
+            }
             Self::Wal { at, problem } => write!(f, "write-ahead log at {at}: {problem}"),
             Self::Local { doing, path, source } => {
                 write!(f, "could not {doing} \"{}\": {}", path.display(), Reason(source))
@@ -181,6 +185,11 @@ impl fmt::Display for Reason<'_> {
             _ => f.write_str(&text),
         }
     }
+}
+
+/// What `strerror` says of an I/O error.
+pub(crate) fn reason(error: &io::Error) -> String {
+    Reason(error).to_string()
 }
 
 /// A name from the server, safe to show: control characters are escaped, and what is not UTF-8 is replaced.

@@ -11,6 +11,7 @@
 //! | watch | [`Observer`] |
 //! | keep an archive of WAL | [`receivewal`] |
 //! | read connection strings as libpq does | [`conninfo`] |
+//! | verify a backup that lies on disk | [`verifybackup`] |
 //! | run a command line | [`cli`] |
 //! | break it on purpose | [`Weakness`], with the feature `mutants` |
 //!
@@ -20,6 +21,7 @@
 mod archive_check;
 mod auth;
 mod backup;
+mod backup_files;
 pub mod cli;
 mod clock;
 mod connection;
@@ -32,6 +34,7 @@ mod login;
 mod mutation;
 mod observer;
 mod options;
+mod ordered;
 mod receive;
 pub mod receivewal;
 mod session;
@@ -39,6 +42,7 @@ mod sink;
 mod slot;
 mod tree;
 mod verify;
+pub mod verifybackup;
 mod wal_check;
 mod wal_receiver;
 mod wal_stream;

@@ -16,6 +16,7 @@ mod numbers;
 mod password;
 mod receivewal;
 mod report;
+mod verifybackup;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -34,7 +35,7 @@ struct Tool {
     run: fn(&Invocation, Vec<OsString>) -> ExitCode,
 }
 
-const TOOLS: [Tool; 2] = [
+const TOOLS: [Tool; 3] = [
     Tool {
         name: "basebackup",
         alias: "pg_basebackup",
@@ -48,6 +49,13 @@ const TOOLS: [Tool; 2] = [
         about: "receives PostgreSQL streaming write-ahead logs",
         operands: "[OPTION]...",
         run: receivewal::run,
+    },
+    Tool {
+        name: "verifybackup",
+        alias: "pg_verifybackup",
+        about: "verifies a backup against the backup manifest",
+        operands: "[OPTION]... BACKUPDIR",
+        run: verifybackup::run,
     },
 ];
 
