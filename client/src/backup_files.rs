@@ -53,12 +53,11 @@ pub(crate) fn control(content: &[u8], name: &str) -> Result<ControlFile, ClientE
             ControlError::Size(length) => {
                 format!("unexpected control file size {length}, expected {CONTROL_FILE_SIZE}")
             }
-            ControlError::Crc { .. } => format!("{name}: CRC is incorrect"),
             // Of a layout that is not known the CRC can still be sound: then it is another release's, and not damaged.
             ControlError::Version { .. } if has_sound_crc(content) => {
                 format!("{name}: unexpected control file version")
             }
-            ControlError::Version { .. } => format!("{name}: CRC is incorrect"),
+            ControlError::Crc { .. } | ControlError::Version { .. } => format!("{name}: CRC is incorrect"),
             other => format!("{name}: {other}"),
         })
     })

@@ -22,8 +22,8 @@ A backup that agrees with its manifest is refused all the same, with a message t
     backup_label says
   - a directory is missing that every data directory has
   - an archive holds a file twice, or a link leads back to a directory that holds it
-Also refused are tar files that PostgreSQL does not write, and numbers in the manifest that
-are not plain digits.
+Also refused are tar files that PostgreSQL does not write, WAL of another cluster or in files
+of a wrong size, and numbers in the manifest that are not plain digits.
 
 Example:
   {program} /var/backups/monday";

@@ -34,7 +34,7 @@ pub(super) struct Check<'a> {
 #[derive(Default)]
 pub(super) struct Report {
     pub(super) findings: Vec<Finding>,
-    /// Numbers of files of the manifest that are in it; twice, if they are in it twice.
+    /// Numbers of files of the manifest that are in it.
     pub(super) matched: Vec<usize>,
     pub(super) bad: Vec<usize>,
     pub(super) essentials: Essentials,
@@ -148,7 +148,7 @@ pub(super) fn verify(archive: &ArchiveFile, check: &Check<'_>, done: &AtomicU64,
     report
 }
 
-impl<'a> Verifier<'a, '_> {
+impl Verifier<'_, '_> {
     fn take(&mut self, event: TarEvent) -> Result<(), ClientError> {
         match event {
             TarEvent::Member(header) => self.begin(&header),
@@ -197,11 +197,11 @@ impl<'a> Verifier<'a, '_> {
             self.report.findings.push(Finding::new(text));
             return Ok(());
         };
-        if !self.seen.insert(index) {
+        if self.seen.insert(index) {
+            self.report.matched.push(index);
+        } else {
             let text = format!("file \"{member}\" is present in archive \"{archive}\" more than once");
             self.report.findings.push(Finding::not_restorable(text));
-        } else {
-            self.report.matched.push(index);
         }
         current.index = Some(index);
         if file.size == header.size {

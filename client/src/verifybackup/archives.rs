@@ -126,12 +126,12 @@ pub(super) fn verify(subject: &mut Subject<'_>, files: &[ArchiveFile]) -> Result
     in_order(
         files,
         |file, stop| archive::verify(file, &check, &done, stop),
-        |result| match result {
-            Some((_, report)) => take(subject, report, &mut essentials),
-            None => {
-                subject.progress(done.load(Ordering::Relaxed), total, false);
-                Ok(())
+        |result| {
+            if let Some((_, report)) = result {
+                return take(subject, report, &mut essentials);
             }
+            subject.progress(done.load(Ordering::Relaxed), total, false);
+            Ok(())
         },
     )?;
     subject.progress(done.load(Ordering::Relaxed), total, true);

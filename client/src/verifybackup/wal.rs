@@ -30,7 +30,7 @@ pub(super) enum WalSource {
 
 /// A range of the manifest while its segments are read, oldest first.
 struct Range {
-    range: WalRange,
+    wanted: WalRange,
     segment_size: WalSegmentSize,
     check: WalCheck,
     /// The number of the segment that has to come next, and of the last one.
@@ -48,13 +48,13 @@ impl Range {
         let next = segment_size.segment_of(range.start);
         let failure = (range.start >= range.end)
             .then(|| format!("end of WAL {} is not behind its start {}", range.end, range.start));
-        Self { range, segment_size, check, next, last: segment_size.segment_before(range.end), failure }
+        Self { wanted: range, segment_size, check, next, last: segment_size.segment_before(range.end), failure }
     }
 
     /// The file that has to come next.
-    fn wanted(&self) -> Option<WalFileName> {
+    fn next_file(&self) -> Option<WalFileName> {
         let open = self.failure.is_none() && self.next <= self.last;
-        open.then(|| WalFileName::new(self.range.timeline, self.next, self.segment_size))
+        open.then(|| WalFileName::new(self.wanted.timeline, self.next, self.segment_size))
     }
 
     /// Takes bytes at `offset` of the wanted segment.
@@ -63,14 +63,14 @@ impl Range {
             return;
         }
         let at = self.segment_size.start_of(self.next).saturating_add(offset);
-        let pushed = self.check.push(self.range.timeline, at, bytes);
+        let pushed = self.check.push(self.wanted.timeline, at, bytes);
         self.failure = pushed.err().map(|error| error.to_string());
     }
 
     /// The wanted segment ended after so many bytes.
     fn end_segment(&mut self, length: u64) {
         if length != self.segment_size.bytes() && self.failure.is_none() {
-            let name = WalFileName::new(self.range.timeline, self.next, self.segment_size);
+            let name = WalFileName::new(self.wanted.timeline, self.next, self.segment_size);
             let expected = self.segment_size.bytes();
             self.failure = Some(format!("segment \"{name}\" has {length} bytes, expected {expected}"));
         }
@@ -78,13 +78,13 @@ impl Range {
     }
 
     fn outcome(self) -> Option<Finding> {
-        let wanted = self.wanted();
+        let wanted = self.next_file();
         let detail = match (self.failure, wanted) {
             (Some(failure), _) => failure,
             (None, Some(name)) => format!("could not find file \"{name}\""),
-            (None, None) => self.check.covers(self.range.end).err()?.to_string(),
+            (None, None) => self.check.covers(self.wanted.end).err()?.to_string(),
         };
-        let text = format!("WAL parsing failed for timeline {}", self.range.timeline);
+        let text = format!("WAL parsing failed for timeline {}", self.wanted.timeline);
         Some(Finding::new(text).with_detail(detail))
     }
 }
@@ -119,7 +119,7 @@ pub(super) fn verify(subject: &mut Subject<'_>, essentials: &Essentials, source:
 }
 
 fn read_directory(range: &mut Range, directory: &Path) {
-    while let Some(name) = range.wanted() {
+    while let Some(name) = range.next_file() {
         let path = directory.join(name.to_string());
         if let Err(error) = read_segment(range, &path) {
             let (path, reason) = (path.display(), reason(&error));
@@ -171,7 +171,7 @@ fn read_archives(ranges: &mut [Range], files: &[ArchiveFile]) {
             }
         }
         let after: u64 = ranges.iter().map(|range| range.next).sum();
-        if after == before || ranges.iter().all(|range| range.wanted().is_none()) {
+        if after == before || ranges.iter().all(|range| range.next_file().is_none()) {
             return;
         }
     }
@@ -184,7 +184,7 @@ fn take(ranges: &mut [Range], current: &mut Current, event: TarEvent) {
     match event {
         TarEvent::Member(header) => {
             let name = segment_name(&header);
-            let index = name.and_then(|name| ranges.iter().position(|range| range.wanted() == Some(name)));
+            let index = name.and_then(|name| ranges.iter().position(|range| range.next_file() == Some(name)));
             *current = index.map(|index| (index, 0));
         }
         TarEvent::Data(bytes) => {
