@@ -5,5 +5,6 @@ pub mod incremental;
 pub mod label;
 pub mod manifest;
 pub mod options;
+pub mod relation;
 pub mod tablespace_map;
 pub mod tar;

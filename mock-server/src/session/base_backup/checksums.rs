@@ -7,7 +7,7 @@ use backstop_protocol::backend::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::page::{BLOCK_SIZE, PageCheck, PageHeader, verify};
 
-use super::relation::RelationFile;
+use backstop_protocol::base_backup::relation::RelationFile;
 
 /// Blocks in a segment of a relation: `RELSEG_SIZE`.
 const SEGMENT: u32 = 131_072;

@@ -7,13 +7,13 @@ use std::time::Duration;
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
 use backstop_protocol::base_backup::incremental::IncrementalHeader;
 use backstop_protocol::base_backup::manifest::{PriorBackup, WalRange};
+use backstop_protocol::base_backup::relation::{Fork, RelationFile};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::page::{BLOCK_SIZE, BLOCKS_PER_FILE};
 use backstop_protocol::timeline::TimelineId;
 use tokio::time::Instant;
 
 use super::super::{Session, Stop};
-use super::relation::{Fork, RelationFile};
 use crate::cluster::{Entry, EntryKind, RunningBackup, TimelineEntry, Unsummarized};
 
 /// How long the summarizer is waited for before something is said.

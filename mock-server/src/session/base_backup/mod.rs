@@ -13,7 +13,6 @@ mod data;
 mod incremental;
 mod manifest;
 mod member;
-mod relation;
 mod shrunk;
 mod spool;
 mod store;

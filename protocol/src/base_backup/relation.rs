@@ -2,14 +2,17 @@
 
 /// A file of a relation that is not temporary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RelationFile {
-    pub(super) fork: Fork,
+pub struct RelationFile {
+    /// Which of the relation's forks.
+    pub fork: Fork,
     /// The number of the file, each of 131072 blocks but for the last.
-    pub(super) segment: u32,
+    pub segment: u32,
 }
 
+/// A fork of a relation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fork {
+#[expect(missing_docs, reason = "the names say it all")]
+pub enum Fork {
     Main,
     FreeSpaceMap,
     VisibilityMap,
@@ -18,7 +21,7 @@ pub(super) enum Fork {
 
 impl RelationFile {
     /// What the file at `path` below the data directory is, if it is a relation's.
-    pub(super) fn parse(path: &[u8]) -> Option<Self> {
+    pub fn parse(path: &[u8]) -> Option<Self> {
         let path = str::from_utf8(path).ok()?;
         let (directory, name) = path.rsplit_once('/')?;
         let holds_relations = ["base/", "global", "pg_tblspc/"].iter().any(|start| directory.starts_with(start));
