@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use backstop_protocol::base_backup::manifest::PriorBackup;
 use backstop_protocol::base_backup::tar::{MemberHeader, MemberKind};
 use backstop_protocol::version::ServerVersion;
 use backstop_protocol::wal_file::WalFileName;
 
 use crate::error::shown;
+use crate::incremental;
 use crate::mutation::{Mutation, Weakness};
 use crate::receive::Tablespace;
 
@@ -40,6 +42,8 @@ pub(crate) struct Member {
     /// Its path in the backup, as the manifest names it: `pg_tblspc/16391/PG_15_202209061/5/1259`.
     pub(crate) path: Vec<u8>,
     pub(crate) kind: Kind,
+    /// Whether it holds the changed blocks of a file instead of a file.
+    pub(crate) changed_blocks: bool,
 }
 
 /// What must be in a backup for a server to recover from it.
@@ -56,6 +60,8 @@ pub(crate) struct ArchiveCheck {
     tablespaces: Vec<Tablespace>,
     /// Whether WAL may be in the base archive (`-X fetch`).
     wal: bool,
+    /// The backup on which an incremental one builds.
+    prior: Option<PriorBackup>,
     current: Option<usize>,
     /// Of all archives, by path in the backup.
     seen: BTreeMap<Vec<u8>, Kind>,
@@ -66,11 +72,18 @@ pub(crate) struct ArchiveCheck {
 }
 
 impl ArchiveCheck {
-    pub(crate) fn new(version: ServerVersion, tablespaces: Vec<Tablespace>, wal: bool, weakness: Weakness) -> Self {
+    pub(crate) fn new(
+        version: ServerVersion,
+        tablespaces: Vec<Tablespace>,
+        wal: bool,
+        prior: Option<PriorBackup>,
+        weakness: Weakness,
+    ) -> Self {
         Self {
             version,
             tablespaces,
             wal,
+            prior,
             current: None,
             seen: BTreeMap::new(),
             version_directory: None,
@@ -116,7 +129,25 @@ impl ArchiveCheck {
         if self.seen.insert(path.clone(), kind).is_some() && !self.weakness.is(Mutation::AcceptsDuplicates) {
             return Err("the same name for the second time".to_owned());
         }
-        Ok(Member { name, path, kind })
+        let changed_blocks = matches!(kind, Kind::File { .. }) && self.changed_blocks(&path)?;
+        Ok(Member { name, path, kind, changed_blocks })
+    }
+
+    /// Whether the file holds changed blocks, which only an incremental backup may have, and only of files of the one before.
+    fn changed_blocks(&self, path: &[u8]) -> Result<bool, String> {
+        let Some(plain) = incremental::relation(path).filter(|_| self.version.has_incremental()) else {
+            return Ok(false);
+        };
+        let Some(prior) = &self.prior else {
+            return Err("full backup contains unexpected incremental file".to_owned());
+        };
+        if !prior.has_relation_file(&plain) {
+            return Err("changed blocks of a file that the backup before does not have".to_owned());
+        }
+        if self.seen.contains_key(&plain) {
+            return Err("changed blocks of a file that came as a whole".to_owned());
+        }
+        Ok(true)
     }
 
     /// The parent must be a directory of the same archive; a tablespace's own directory is given.
@@ -302,7 +333,7 @@ mod tests {
     }
 
     fn base(wal: bool) -> ArchiveCheck {
-        let mut check = ArchiveCheck::new(ServerVersion::V15, tablespaces(), wal, Weakness::NONE);
+        let mut check = ArchiveCheck::new(ServerVersion::V15, tablespaces(), wal, None, Weakness::NONE);
         check.begin(2);
         check
     }

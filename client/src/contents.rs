@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::archive_check::{Kind, Member, wal_segment};
 use crate::error::ClientError;
+use crate::incremental::BlockFile;
 use crate::receive::Position;
 use crate::wal_check::WalCheck;
 
@@ -24,6 +25,15 @@ pub(crate) struct Received {
     pub(crate) checksum: Vec<u8>,
 }
 
+/// Why content is refused.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Something about the current member.
+    Member(String),
+    /// WAL that is none.
+    Wal(ClientError),
+}
+
 struct Current {
     path: Vec<u8>,
     size: u64,
@@ -31,6 +41,8 @@ struct Current {
     kept: Option<Vec<u8>>,
     /// The segment, and how much of it came.
     wal: Option<(WalFileName, u64)>,
+    /// Of a file that holds changed blocks only.
+    blocks: Option<BlockFile>,
 }
 
 /// Everything that the archives held.
@@ -84,6 +96,7 @@ impl Contents {
             hasher: ChecksumHasher::new(if wal.is_some() { ChecksumAlgorithm::None } else { self.algorithm }),
             kept: kept.map(|_| Vec::new()),
             wal: wal.map(|name| (name, 0)),
+            blocks: member.changed_blocks.then(|| BlockFile::new(size)),
         });
         Ok(())
     }
@@ -95,8 +108,11 @@ impl Contents {
     }
 
     /// Content of the current member.
-    pub(crate) fn data(&mut self, bytes: &Bytes) -> Result<(), ClientError> {
+    pub(crate) fn data(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
         let Some(current) = &mut self.current else { return Ok(()) };
+        if let Some(blocks) = &mut current.blocks {
+            blocks.push(bytes).map_err(Refusal::Member)?;
+        }
         current.hasher.update(bytes);
         if let Some(kept) = &mut current.kept {
             kept.extend_from_slice(bytes);
@@ -105,23 +121,27 @@ impl Contents {
             let segment = name.segment(self.segment_size).unwrap_or_default();
             let at = self.segment_size.start_of(segment).saturating_add(*done);
             *done += bytes.len() as u64;
-            self.wal.push(name.timeline, at, bytes)?;
+            self.wal.push(name.timeline, at, bytes).map_err(Refusal::Wal)?;
         }
         Ok(())
     }
 
     /// The current member is complete.
-    pub(crate) fn end(&mut self) {
-        let Some(current) = self.current.take() else { return };
+    pub(crate) fn end(&mut self) -> Result<(), String> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        if let Some(blocks) = &current.blocks {
+            blocks.finish()?;
+        }
         if let Some((name, _)) = current.wal {
             // Segments are not in the manifest.
             self.segments.push(name);
-            return;
+            return Ok(());
         }
         if let Some(kept) = current.kept {
             self.kept.insert(current.path.clone(), kept);
         }
         self.files.insert(current.path, Received { size: current.size, checksum: current.hasher.finish() });
+        Ok(())
     }
 
     /// What files were hashed with.

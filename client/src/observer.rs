@@ -13,6 +13,8 @@ use backstop_protocol::timeline::TimelineId;
 pub enum Phase {
     /// Connecting and authenticating.
     Connecting,
+    /// The manifest of the backup before is on its way to the server (UPLOAD_MANIFEST).
+    UploadingManifest,
     /// BASE_BACKUP was sent. With a spread checkpoint a long silence is normal here.
     WaitingForCheckpoint,
     /// The start position arrived.
@@ -81,6 +83,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connecting => "connecting to the server",
+            Self::UploadingManifest => "uploading the manifest",
             Self::WaitingForCheckpoint => "waiting for the checkpoint",
             Self::CheckpointCompleted { .. } | Self::Receiving => "receiving the backup",
             Self::StartingWalReceiver | Self::CreatedSlot { .. } => "starting the WAL receiver",
@@ -100,7 +103,7 @@ impl fmt::Display for Phase {
 /// How far the archives are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of archives received.
+    /// Bytes of archives received, unpacked; of a backup that goes elsewhere, what the server says of them.
     pub done: u64,
     /// The server's estimate of the whole in bytes, if it was asked for one. `done` may pass it.
     pub total: Option<u64>,
@@ -108,7 +111,7 @@ pub struct Progress {
     pub tablespaces_done: usize,
     /// Archives announced, the base directory's included.
     pub tablespaces: usize,
-    /// The current archive: `16391.tar`, `base.tar`.
+    /// The current archive: `16391.tar`, `base.tar.gz`.
     pub archive: String,
     /// The path in the backup of the current member, safe to show; none before the first, and at the end.
     pub member: Option<String>,

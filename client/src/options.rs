@@ -10,6 +10,7 @@ use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::ManifestOption;
 
 use crate::clock::{Clock, FixedClock};
+use crate::compression::ArchiveCompression;
 use crate::disk::{Disk, RealDisk};
 use crate::login::Login;
 use crate::mutation::Weakness;
@@ -59,6 +60,14 @@ pub enum Target {
     Stream(Box<dyn io::Write + Send>),
     /// Nowhere: everything is received and checked, nothing is kept.
     Discard,
+    /// Where only the server reaches (`--target`, since 15). Nothing is received and nothing can be checked: what is known of
+    /// the backup is what the server says.
+    Elsewhere {
+        /// `server`, `blackhole`, or what an extension of the server knows.
+        target: String,
+        /// For `server` a directory there.
+        detail: Option<String>,
+    },
 }
 
 impl fmt::Debug for Target {
@@ -70,8 +79,21 @@ impl fmt::Debug for Target {
             Self::Tar { directory } => f.debug_struct("Tar").field("directory", directory).finish(),
             Self::Stream(_) => f.write_str("Stream"),
             Self::Discard => f.write_str("Discard"),
+            Self::Elsewhere { target, detail } => {
+                f.debug_struct("Elsewhere").field("target", target).field("detail", detail).finish()
+            }
         }
     }
+}
+
+/// How files are forced to disk (`--sync-method`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMethod {
+    /// One by one, with the directories that hold them.
+    #[default]
+    Fsync,
+    /// Whole file systems at once: faster where there are very many files, and it waits for others' files too.
+    Syncfs,
 }
 
 /// What happens to a tablespace that no mapping names, in plain format.
@@ -133,12 +155,19 @@ pub struct BackupOptions {
     pub manifest: ManifestOption,
     /// What files are hashed with. [`ChecksumAlgorithm::Crc32c`] is the server's default and then not sent.
     pub manifest_checksums: ChecksumAlgorithm,
+    /// Who compresses the archives.
+    pub compression: ArchiveCompression,
+    /// The manifest of the backup on which this one builds (`--incremental`, since 17): only blocks that have changed since are
+    /// sent.
+    pub incremental: Option<PathBuf>,
     /// Whether the server checks the checksums of its pages.
     pub verify_checksums: bool,
     /// Whether the server estimates the size before it begins.
     pub estimate_size: bool,
     /// Whether everything is forced to disk before the backup is published.
     pub sync: bool,
+    /// How.
+    pub sync_method: SyncMethod,
     /// Whether a failed backup is removed.
     pub clean: bool,
     /// The time between two status updates on the WAL connection; none for zero.
@@ -170,9 +199,12 @@ impl BackupOptions {
             max_rate: None,
             manifest: ManifestOption::Yes,
             manifest_checksums: ChecksumAlgorithm::Crc32c,
+            compression: ArchiveCompression::None,
+            incremental: None,
             verify_checksums: true,
             estimate_size: true,
             sync: true,
+            sync_method: SyncMethod::Fsync,
             clean: true,
             status_interval: Duration::from_secs(10),
             recovery: None,
@@ -194,6 +226,8 @@ impl fmt::Debug for BackupOptions {
             .field("slot", &self.slot)
             .field("target", &self.target)
             .field("manifest", &self.manifest)
+            .field("compression", &self.compression)
+            .field("incremental", &self.incremental)
             .finish_non_exhaustive()
     }
 }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::disk::{Disk, File};
 use crate::error::ClientError;
+use crate::options::SyncMethod;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -257,7 +258,13 @@ impl Tree {
     }
 
     /// Forces every file and directory that was made to disk, then the directory itself and those that were made above it.
-    pub(crate) fn sync(&mut self) -> Result<(), ClientError> {
+    pub(crate) fn sync(&mut self, method: SyncMethod) -> Result<(), ClientError> {
+        if method == SyncMethod::Syncfs {
+            let synced = self.disk.sync(&self.path, &mut || Ok(rustix::fs::syncfs(&self.root)?));
+            synced.map_err(ClientError::local("synchronize file system for file", &self.path))?;
+            // What was made above it may lie on another file system.
+            return self.sync_root();
+        }
         let made = std::mem::take(&mut self.made);
         let result = made.iter().try_for_each(|entry| self.sync_one(entry));
         self.made = made;
@@ -421,7 +428,7 @@ mod tests {
         let mut tree = Tree::create(&root, owner(), &disk()).expect("a tree");
         tree.create_file(b"f.tmp").expect("a file");
         tree.rename(b"f.tmp", b"f").expect("renamed");
-        tree.sync().expect("synced");
+        tree.sync(SyncMethod::Fsync).expect("synced");
         tree.keep();
         drop(tree);
         assert!(root.join("f").exists());

@@ -2,7 +2,7 @@
 //! the manifest with every file.
 
 use backstop_protocol::base_backup::label::BackupLabel;
-use backstop_protocol::base_backup::manifest::{ChecksumAlgorithm, Manifest};
+use backstop_protocol::base_backup::manifest::{ChecksumAlgorithm, Manifest, WalRange};
 use backstop_protocol::base_backup::tablespace_map::TablespaceMap;
 use backstop_protocol::control::ControlFile;
 use backstop_protocol::version::ServerVersion;
@@ -21,6 +21,8 @@ pub(crate) struct Said {
     pub(crate) label: String,
     pub(crate) start: Position,
     pub(crate) end: Position,
+    /// The WAL of the backup on which an incremental one builds, by its manifest.
+    pub(crate) builds_on: Option<Vec<WalRange>>,
 }
 
 fn incomplete(problem: impl Into<String>) -> ClientError {
@@ -54,6 +56,18 @@ fn check_label(label: &BackupLabel, said: &Said) -> Result<(), ClientError> {
     }
     if let Some(timeline) = label.timeline.filter(|timeline| *timeline != start.timeline) {
         return differs("timeline", timeline.to_string(), start.timeline.to_string());
+    }
+    match (label.incremental_from, &said.builds_on) {
+        (None, None) => {}
+        (Some((lsn, timeline)), Some(ranges))
+            if ranges.iter().any(|range| (range.start, range.timeline) == (lsn, timeline)) => {}
+        (Some((lsn, timeline)), Some(_)) => {
+            return Err(incomplete(format!(
+                "file \"backup_label\" builds on a backup that started at {lsn} on timeline {timeline}, which is not ours"
+            )));
+        }
+        (Some(_), None) => return Err(incomplete("file \"backup_label\" is of an incremental backup")),
+        (None, Some(_)) => return Err(incomplete("file \"backup_label\" is not of an incremental backup")),
     }
     // The server puts the label there as it is, line ends included: such a label cannot be compared.
     if !said.label.contains(['\n', '\r']) && label.label != said.label {

@@ -29,6 +29,13 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
     if let Err(problem) = arguments.check() {
         return invocation.usage_error(problem);
     }
+    let compression = match arguments.compression() {
+        Ok(compression) => compression,
+        Err(problem) => return invocation.error(problem),
+    };
+    if let Err(problem) = arguments.check_together(&compression) {
+        return invocation.usage_error(problem);
+    }
     back_up(invocation, &arguments).unwrap_or_else(|problem| invocation.error(problem))
 }
 
@@ -52,17 +59,19 @@ fn back_up(invocation: &Invocation, arguments: &Arguments) -> Result<ExitCode, S
 }
 
 fn report(program: &str, arguments: &Arguments, options: &BackupOptions) -> Report {
-    let directory = match &options.target {
-        Target::Plain { directory, .. } => Some(directory.clone()),
-        _ => None,
+    let (directory, archives) = match &options.target {
+        Target::Plain { directory, .. } => (Some(directory.clone()), None),
+        Target::Tar { directory } => (None, Some(directory.clone())),
+        _ => (None, None),
     };
     Report {
         program: program.to_owned(),
         verbose: arguments.verbose > 0,
         progress: arguments.progress,
         wal: options.wal,
-        manifest: directory.is_some() || matches!(options.target, Target::Tar { .. }),
+        manifest: directory.is_some() || archives.is_some(),
         directory,
+        archives,
         shown: Mutex::new(None),
         remains: Mutex::new(None),
     }
@@ -117,9 +126,12 @@ fn options(arguments: &Arguments, server: &Server) -> Result<BackupOptions, Stri
     if let Some(algorithm) = arguments.manifest_checksums {
         options.manifest_checksums = algorithm;
     }
+    options.compression = arguments.compression()?;
+    options.incremental.clone_from(&arguments.incremental);
     options.verify_checksums = !arguments.no_verify_checksums;
     options.estimate_size = !arguments.no_estimate_size;
     options.sync = !arguments.no_sync;
+    options.sync_method = arguments.sync_method.unwrap_or_default();
     options.clean = !arguments.no_clean;
     options.status_interval = arguments.status_interval;
     options.deadlines = arguments.deadlines();
@@ -146,7 +158,9 @@ fn options(arguments: &Arguments, server: &Server) -> Result<BackupOptions, Stri
 
 fn target(arguments: &Arguments) -> Target {
     let directory = arguments.pgdata.clone().unwrap_or_default();
-    if arguments.discard {
+    if let Some(target) = arguments.target() {
+        Target::Elsewhere { target: target.name.clone(), detail: target.detail.clone() }
+    } else if arguments.discard {
         Target::Discard
     } else if !arguments.tar() {
         Target::Plain { directory, waldir: arguments.waldir.clone() }

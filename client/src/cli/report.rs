@@ -22,6 +22,8 @@ pub(super) struct Report {
     pub(super) manifest: bool,
     /// Where plain files go; none in tar format.
     pub(super) directory: Option<PathBuf>,
+    /// Where archives go; none in plain format, and if they go elsewhere.
+    pub(super) archives: Option<PathBuf>,
     /// When the progress was shown last.
     pub(super) shown: Mutex<Option<Instant>>,
     /// What happens to the remains of a failed backup: told after the error.
@@ -107,8 +109,9 @@ impl Observer for Report {
         let file = if progress.finished {
             None
         } else {
-            match (&self.directory, &progress.member) {
-                (Some(directory), Some(member)) => Some(directory.join(member).display().to_string()),
+            match (&self.directory, &progress.member, &self.archives) {
+                (Some(directory), Some(member), _) => Some(directory.join(member).display().to_string()),
+                (_, _, Some(archives)) => Some(archives.join(&progress.archive).display().to_string()),
                 _ => Some(progress.archive.clone()),
             }
         };

@@ -3,7 +3,7 @@
 use backstop_protocol::backend::BackendMessage;
 use backstop_protocol::base_backup::archive::ArchiveMessage;
 
-use super::{Part, Tablespace, Unexpected};
+use super::{Part, Unexpected};
 use crate::error::shown;
 use crate::mutation::{Mutation, Weakness};
 
@@ -27,14 +27,15 @@ pub(crate) struct ArchiveStream {
     announced: Vec<(String, Vec<u8>)>,
     next: usize,
     manifest: bool,
+    /// Whether the data comes along.
+    here: bool,
     state: State,
     weakness: Weakness,
 }
 
 impl ArchiveStream {
-    pub(crate) fn new(tablespaces: &[Tablespace], manifest: bool, weakness: Weakness) -> Self {
-        let announced = tablespaces.iter().map(|tablespace| (tablespace.archive_name(), tablespace.location.clone()));
-        Self { announced: announced.collect(), next: 0, manifest, state: State::Begin, weakness }
+    pub(crate) fn new(announced: Vec<(String, Vec<u8>)>, manifest: bool, here: bool, weakness: Weakness) -> Self {
+        Self { announced, next: 0, manifest, here, state: State::Begin, weakness }
     }
 
     pub(crate) fn push(&mut self, message: BackendMessage, out: &mut Vec<Part>) -> Result<(), Unexpected> {
@@ -104,17 +105,20 @@ impl ArchiveStream {
                 out.push(Part::ManifestBegin);
                 self.state = State::Manifest;
             }
+            ArchiveMessage::Data(_) if !self.here => {
+                return Err(Unexpected::new("no data: the backup goes to a target", "payload data"));
+            }
             ArchiveMessage::Data(data) => match self.state {
                 State::Archive => out.push(Part::Data(data)),
                 State::Manifest => out.push(Part::ManifestData(data)),
                 _ => return Err(Unexpected::new("the beginning of an archive", "unexpected payload data")),
             },
-            // Our own count of what arrived is what gets shown. A negative number is no count at all.
-            ArchiveMessage::Progress(done) => {
-                if done < 0 {
-                    return Err(Unexpected::new("a count of bytes", format!("progress of {done} bytes")));
-                }
-            }
+            // Our own count of what arrived is what gets shown, if anything does. A negative number is no count at all.
+            ArchiveMessage::Progress(done) => match u64::try_from(done) {
+                Ok(done) if !self.here => out.push(Part::Progress(done)),
+                Ok(_) => {}
+                Err(_) => return Err(Unexpected::new("a count of bytes", format!("progress of {done} bytes"))),
+            },
         }
         Ok(())
     }
@@ -140,11 +144,8 @@ mod tests {
 
     use super::*;
 
-    fn tablespaces() -> Vec<Tablespace> {
-        vec![
-            Tablespace { oid: Some(16391), location: b"/ts".to_vec(), size: None },
-            Tablespace { oid: None, location: Vec::new(), size: None },
-        ]
+    fn announced() -> Vec<(String, Vec<u8>)> {
+        vec![("16391.tar".to_owned(), b"/ts".to_vec()), ("base.tar".to_owned(), Vec::new())]
     }
 
     fn copy(message: &ArchiveMessage) -> BackendMessage {
@@ -162,7 +163,7 @@ mod tests {
     }
 
     fn run(manifest: bool, messages: Vec<BackendMessage>) -> Result<Vec<Part>, Unexpected> {
-        let mut stream = ArchiveStream::new(&tablespaces(), manifest, Weakness::NONE);
+        let mut stream = ArchiveStream::new(announced(), manifest, true, Weakness::NONE);
         let mut out = Vec::new();
         let messages = std::iter::once(BackendMessage::CopyOutResponse).chain(messages);
         messages.into_iter().try_for_each(|message| stream.push(message, &mut out)).map(|()| out)

@@ -31,6 +31,8 @@ pub(crate) enum Part {
     ManifestBegin,
     /// Bytes of the manifest.
     ManifestData(Bytes),
+    /// The server's count of the bytes of all archives so far, if they go elsewhere.
+    Progress(u64),
     /// Everything arrived that COPY carries.
     End,
 }
@@ -55,10 +57,20 @@ pub(crate) enum Receiver {
 }
 
 impl Receiver {
-    /// For a server of `version` that announced `tablespaces` and was, or was not, asked for a manifest.
-    pub(crate) fn new(version: ServerVersion, tablespaces: &[Tablespace], manifest: bool, weakness: Weakness) -> Self {
+    /// For a server of `version` that announced `tablespaces`, calls their archives `names`, was, or was not, asked for a
+    /// manifest, and sends it all `here`, or elsewhere.
+    pub(crate) fn new(
+        version: ServerVersion,
+        tablespaces: &[Tablespace],
+        names: &[String],
+        manifest: bool,
+        here: bool,
+        weakness: Weakness,
+    ) -> Self {
         if version.has_archive_stream() {
-            Self::ArchiveStream(ArchiveStream::new(tablespaces, manifest, weakness))
+            let announced = tablespaces.iter().zip(names);
+            let announced = announced.map(|(tablespace, name)| (name.clone(), tablespace.location.clone()));
+            Self::ArchiveStream(ArchiveStream::new(announced.collect(), manifest, here, weakness))
         } else {
             Self::Copies(Copies::new(tablespaces.len(), manifest))
         }

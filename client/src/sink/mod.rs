@@ -21,10 +21,11 @@ pub(crate) use self::wal::WalFiles;
 
 use crate::archive_check::Member;
 use crate::clock::Clock;
+use crate::compression::ArchiveCompression;
 use crate::disk::Disk;
 use crate::error::ClientError;
 use crate::mutation::Weakness;
-use crate::options::{RecoveryConfiguration, Target, UnmappedTablespace, WalMethod};
+use crate::options::{RecoveryConfiguration, SyncMethod, Target, UnmappedTablespace, WalMethod};
 use crate::receive::Tablespace;
 use crate::tree::Modes;
 
@@ -36,7 +37,9 @@ pub(crate) struct SinkSettings {
     pub(crate) mapping: Vec<(PathBuf, PathBuf)>,
     pub(crate) unmapped: UnmappedTablespace,
     pub(crate) recovery: Option<RecoveryConfiguration>,
+    pub(crate) compression: ArchiveCompression,
     pub(crate) sync: bool,
+    pub(crate) sync_method: SyncMethod,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) weakness: Weakness,
@@ -95,7 +98,7 @@ pub(crate) fn open(target: Target, settings: SinkSettings) -> Result<Box<dyn Sin
     Ok(match target {
         Target::Plain { directory, waldir } => Box::new(plain::Plain::open(&directory, waldir.as_deref(), settings)?),
         Target::Tar { directory } => Box::new(tar::TarDirectory::open(&directory, settings)?),
-        Target::Stream(writer) => Box::new(tar::TarStream::new(writer, settings)),
-        Target::Discard => Box::new(discard::Discard),
+        Target::Stream(writer) => Box::new(tar::TarStream::new(writer, settings)?),
+        Target::Discard | Target::Elsewhere { .. } => Box::new(discard::Discard),
     })
 }

@@ -159,7 +159,7 @@ impl Sink for Plain {
             self.base.ensure_directory(format!("{wal}/archive_status").as_bytes())?;
             self.base.below(wal.as_bytes())?
         };
-        Ok(Box::new(WalDirectory::new(tree)))
+        Ok(Box::new(WalDirectory::new(tree, self.settings.sync_method)))
     }
 
     fn begin_archive(&mut self, tablespace: usize) -> Result<(), ClientError> {
@@ -226,7 +226,8 @@ impl Sink for Plain {
             self.manifest = true;
         }
         if self.settings.sync {
-            self.trees().try_for_each(Tree::sync)?;
+            let method = self.settings.sync_method;
+            self.trees().try_for_each(|tree| tree.sync(method))?;
         }
         Ok(())
     }
@@ -268,8 +269,10 @@ mod tests {
 
     use super::*;
     use crate::clock::FixedClock;
+    use crate::compression::ArchiveCompression;
     use crate::disk::RealDisk;
     use crate::mutation::Weakness;
+    use crate::options::SyncMethod;
     use crate::tree::Modes;
 
     fn settings(mapping: &[(&str, &Path)], unmapped: UnmappedTablespace) -> SinkSettings {
@@ -280,7 +283,9 @@ mod tests {
             mapping: mapping.iter().map(|(old, new)| (PathBuf::from(old), new.to_path_buf())).collect(),
             unmapped,
             recovery: None,
+            compression: ArchiveCompression::None,
             sync: true,
+            sync_method: SyncMethod::Fsync,
             clock: Arc::new(FixedClock::EPOCH),
             disk: Arc::new(RealDisk),
             weakness: Weakness::NONE,

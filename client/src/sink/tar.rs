@@ -1,11 +1,13 @@
 //! Tar files: a directory of them, or one on a stream.
 //!
-//! Archives are kept byte for byte as they came, with the two zero blocks that servers up to 14 leave out. Only where
-//! something has to be added (recovery settings, or the manifest on a stream) an archive is put together again.
+//! Archives are kept byte for byte as they came, with the two zero blocks that servers up to 14 leave out, and compressed if
+//! this client was asked to. Only where something has to be added (recovery settings, or the manifest on a stream) an archive
+//! is put together again.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm};
 use backstop_protocol::base_backup::tar::MemberHeader;
 use bytes::Bytes;
 
@@ -13,6 +15,7 @@ use super::tar_writer::{TRAILER, TarWriter, file_header};
 use super::wal::WalTar;
 use super::{Directory, Sink, SinkSettings, WalFiles, recovery};
 use crate::archive_check::Member;
+use crate::compression::Encoder;
 use crate::disk::File;
 use crate::error::ClientError;
 use crate::receive::Tablespace;
@@ -34,14 +37,14 @@ enum Current {
 
 /// Puts an archive together again, with recovery settings if it is the base archive and they are wanted.
 struct Rewriter<W: Write> {
-    writer: TarWriter<W>,
+    writer: TarWriter<Encoder<W>>,
     current: Option<Current>,
     /// Whether the settings still have to be added.
     pending: bool,
 }
 
 impl<W: Write> Rewriter<W> {
-    fn new(out: W, settings: &SinkSettings) -> Self {
+    fn new(out: Encoder<W>, settings: &SinkSettings) -> Self {
         Self { writer: TarWriter::new(out), current: None, pending: settings.recovery.is_some() }
     }
 
@@ -92,6 +95,12 @@ impl<W: Write> Rewriter<W> {
         }
     }
 
+    /// Ends the archive and its compression.
+    fn finish(&mut self) -> io::Result<()> {
+        self.writer.finish()?;
+        self.writer.get_mut().finish()
+    }
+
     /// Adds what is still to be added behind the last member.
     fn add_recovery(&mut self, settings: &SinkSettings) -> io::Result<()> {
         let Some(recovery) = &settings.recovery else { return Ok(()) };
@@ -111,13 +120,14 @@ impl<W: Write> Rewriter<W> {
 }
 
 enum Archive {
-    /// As it comes.
-    Raw(File),
+    /// As it comes, compressed by the server or here.
+    Raw(Encoder<File>),
+    /// Compressed here, whoever was asked to do it.
     Rewritten(Rewriter<File>),
 }
 
-/// `base.tar`, `<oid>.tar`, `pg_wal.tar` and `backup_manifest` in a directory. Until the backup is published, every name ends
-/// in `.tmp`.
+/// `base.tar`, `<oid>.tar`, `pg_wal.tar` and `backup_manifest` in a directory, the archives with the suffix of their compression.
+/// Until the backup is published, every name ends in `.tmp`.
 pub(super) struct TarDirectory {
     tree: Tree,
     settings: SinkSettings,
@@ -159,18 +169,28 @@ impl Sink for TarDirectory {
     }
 
     fn wal_files(&mut self) -> Result<Box<dyn WalFiles>, ClientError> {
-        let name = format!("{}.tar", self.settings.version.wal_directory());
+        // Streamed WAL is compressed with gzip or not at all, and never by the server.
+        let mut compression = self.settings.compression.on_client();
+        if compression.algorithm != CompressionAlgorithm::Gzip {
+            compression = Compression::plain(CompressionAlgorithm::None);
+        }
+        let suffix = compression.algorithm.suffix();
+        let name = format!("{}.tar{suffix}", self.settings.version.wal_directory());
         let (file, path) = self.create(&name)?;
         self.names.push(name);
+        let file = Encoder::new(file, &compression).map_err(ClientError::local("create file", &path))?;
         Ok(Box::new(WalTar::new(file, path, self.settings.modes, self.settings.clock.clone())))
     }
 
     fn begin_archive(&mut self, tablespace: usize) -> Result<(), ClientError> {
         let Some(tablespace) = self.tablespaces.get(tablespace) else { return Ok(()) };
         let rewritten = tablespace.oid.is_none() && self.settings.recovery.is_some();
-        let name = tablespace.archive_name();
+        let stored = self.settings.compression.stored();
+        let name = format!("{}{}", tablespace.archive_name(), stored.algorithm.suffix());
         let (file, path) = self.create(&name)?;
         self.names.push(name);
+        let here = if rewritten { stored } else { self.settings.compression.on_client() };
+        let file = Encoder::new(file, &here).map_err(ClientError::local("create file", &path))?;
         let archive =
             if rewritten { Archive::Rewritten(Rewriter::new(file, &self.settings)) } else { Archive::Raw(file) };
         self.current = Some((archive, path));
@@ -204,11 +224,15 @@ impl Sink for TarDirectory {
 
     fn end_archive(&mut self) -> Result<(), ClientError> {
         self.with(|archive, settings| match archive {
-            Archive::Raw(_) if settings.version.sends_tar_trailer() => Ok(()),
-            Archive::Raw(file) => file.write_all(&TRAILER),
+            Archive::Raw(file) => {
+                if !settings.version.sends_tar_trailer() {
+                    file.write_all(&TRAILER)?;
+                }
+                file.finish()
+            }
             Archive::Rewritten(rewriter) => {
                 rewriter.add_recovery(settings)?;
-                rewriter.writer.finish()
+                rewriter.finish()
             }
         })?;
         self.current = None;
@@ -221,7 +245,7 @@ impl Sink for TarDirectory {
             file.write_all(manifest).map_err(ClientError::local("write to file", path))?;
             self.manifest = true;
         }
-        if self.settings.sync { self.tree.sync() } else { Ok(()) }
+        if self.settings.sync { self.tree.sync(self.settings.sync_method) } else { Ok(()) }
     }
 
     fn publish(&mut self) -> Result<(), ClientError> {
@@ -256,8 +280,11 @@ pub(super) struct TarStream {
 }
 
 impl TarStream {
-    pub(super) fn new(out: Box<dyn Write + Send>, settings: SinkSettings) -> Self {
-        Self { rewriter: Rewriter::new(out, &settings), settings }
+    /// # Errors
+    /// A compression that does not start.
+    pub(super) fn new(out: Box<dyn Write + Send>, settings: SinkSettings) -> Result<Self, ClientError> {
+        let out = Encoder::new(out, &settings.compression.stored()).map_err(stream_error)?;
+        Ok(Self { rewriter: Rewriter::new(out, &settings), settings })
     }
 }
 
@@ -307,7 +334,7 @@ impl Sink for TarStream {
     }
 
     fn publish(&mut self) -> Result<(), ClientError> {
-        self.rewriter.writer.finish().map_err(stream_error)
+        self.rewriter.finish().map_err(stream_error)
     }
 
     fn directory(&self) -> Option<Directory> {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::tar_writer::{TarWriter, file_header};
 use crate::clock::Clock;
+use crate::compression::Encoder;
 use crate::disk::File;
 use crate::error::ClientError;
+use crate::options::SyncMethod;
 use crate::tree::{Modes, Tree};
 
 /// Keeps segments as they arrive.
@@ -62,13 +64,14 @@ impl WalFiles for Nowhere {
 /// Files in `pg_wal`, marks in `pg_wal/archive_status`.
 pub(super) struct WalDirectory {
     tree: Tree,
+    sync_method: SyncMethod,
     current: Option<(String, File, u64)>,
 }
 
 impl WalDirectory {
     /// `tree` is `pg_wal`, with `archive_status` in it.
-    pub(super) fn new(tree: Tree) -> Self {
-        Self { tree, current: None }
+    pub(super) fn new(tree: Tree, sync_method: SyncMethod) -> Self {
+        Self { tree, sync_method, current: None }
     }
 
     fn write_file(&mut self, name: &str, content: &[u8], sync: bool) -> Result<(), ClientError> {
@@ -106,7 +109,7 @@ impl WalFiles for WalDirectory {
     }
 
     fn finish(&mut self, sync: bool) -> Result<(), ClientError> {
-        if sync { self.tree.sync() } else { Ok(()) }
+        if sync { self.tree.sync(self.sync_method) } else { Ok(()) }
     }
 
     fn keep(&mut self) {
@@ -114,9 +117,10 @@ impl WalFiles for WalDirectory {
     }
 }
 
-/// `pg_wal.tar`, whose members are named relative to `pg_wal`. Its file belongs to the directory of the backup.
+/// `pg_wal.tar`, or `pg_wal.tar.gz`, whose members are named relative to `pg_wal`. Its file belongs to the directory of the
+/// backup.
 pub(super) struct WalTar {
-    writer: TarWriter<File>,
+    writer: TarWriter<Encoder<File>>,
     path: PathBuf,
     modes: Modes,
     clock: Arc<dyn Clock>,
@@ -124,7 +128,7 @@ pub(super) struct WalTar {
 }
 
 impl WalTar {
-    pub(super) fn new(file: File, path: PathBuf, modes: Modes, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(file: Encoder<File>, path: PathBuf, modes: Modes, clock: Arc<dyn Clock>) -> Self {
         Self { writer: TarWriter::new(file), path, modes, clock, current: None }
     }
 
@@ -133,7 +137,9 @@ impl WalTar {
     }
 
     fn sync(&mut self, sync: bool) -> Result<(), ClientError> {
-        let synced = if sync { self.writer.get_mut().sync_all() } else { Ok(()) };
+        // What the server is told to be safe must be in the file to be so.
+        let file = self.writer.get_mut();
+        let synced = if sync { file.flush().and_then(|()| file.get_mut().sync_all()) } else { Ok(()) };
         synced.map_err(ClientError::local("fsync file", &self.path))
     }
 }
@@ -170,8 +176,10 @@ impl WalFiles for WalTar {
     }
 
     fn finish(&mut self, sync: bool) -> Result<(), ClientError> {
-        self.writer.finish().map_err(ClientError::local("write file", &self.path))?;
-        self.sync(sync)
+        let ended = self.writer.finish().and_then(|()| self.writer.get_mut().finish());
+        ended.map_err(ClientError::local("write file", &self.path))?;
+        let synced = if sync { self.writer.get_mut().get_mut().sync_all() } else { Ok(()) };
+        synced.map_err(ClientError::local("fsync file", &self.path))
     }
 
     fn keep(&mut self) {}

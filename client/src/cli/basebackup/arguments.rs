@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
-use backstop_protocol::base_backup::options::ManifestOption;
+use backstop_protocol::base_backup::options::compression::{
+    CompressArgument, CompressionError, CompressionLocation, CompressionSupport,
+};
+use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm, ManifestOption};
 use clap::{ArgAction, Parser};
 
 use super::super::connection::ConnectionArguments;
 use super::super::numbers;
-use super::values::{self, Checkpoint, Format, Waiting};
-use crate::options::{Deadlines, SlotOption, WalMethod};
+use super::values::{self, BackupTarget, Checkpoint, Format, Waiting};
+use crate::compression::ArchiveCompression;
+use crate::options::{Deadlines, SlotOption, SyncMethod, WalMethod};
 
 const GENERAL: &str = "General options";
 
@@ -28,12 +32,18 @@ pub(super) struct Arguments {
     /// output format: plain (default), tar
     #[arg(short = 'F', long, value_name = "p|t", value_parser = values::format)]
     pub(super) format: Option<Format>,
+    /// take incremental or differential backup
+    #[arg(short = 'i', long, value_name = "OLDMANIFEST")]
+    pub(super) incremental: Option<PathBuf>,
     /// maximum transfer rate to transfer data directory, in kB/s, or use suffix "k" or "M"
     #[arg(short = 'r', long, value_name = "RATE", value_parser = values::rate)]
     pub(super) max_rate: Option<u32>,
     /// write configuration for replication
     #[arg(short = 'R', long)]
     pub(super) write_recovery_conf: bool,
+    /// backup target (if other than client)
+    #[arg(short = 't', long, value_name = "TARGET[:DETAIL]", value_parser = values::target)]
+    pub(super) target: Option<BackupTarget>,
     /// relocate tablespace in OLDDIR to NEWDIR
     #[arg(short = 'T', long, value_name = "OLDDIR=NEWDIR", value_parser = values::tablespace_mapping)]
     pub(super) tablespace_mapping: Vec<(PathBuf, PathBuf)>,
@@ -46,6 +56,13 @@ pub(super) struct Arguments {
     /// include required WAL files with specified method: none, fetch, stream (default)
     #[arg(short = 'X', long, value_name = "none|fetch|stream", value_parser = values::wal_method)]
     pub(super) wal_method: Option<WalMethod>,
+    /// compress tar output
+    #[arg(short = 'z', long, overrides_with = "compress")]
+    gzip: bool,
+    /// compress on client or server as specified; METHOD is none, gzip, lz4 or zstd, DETAIL a level or options of it
+    /// ("level=9,workers=2,long"); a client compresses alike at every level of lz4
+    #[arg(short = 'Z', long, value_name = "[{client|server}-]METHOD[:DETAIL]", overrides_with = "gzip")]
+    compress: Option<String>,
     /// set fast or spread (default) checkpointing
     #[arg(short = 'c', long, help_heading = GENERAL, value_name = "fast|spread", default_value = "spread", hide_default_value = true, value_parser = values::checkpoint)]
     pub(super) checkpoint: Checkpoint,
@@ -65,6 +82,9 @@ pub(super) struct Arguments {
     /// do not clean up after errors
     #[arg(short = 'n', long, help_heading = GENERAL)]
     pub(super) no_clean: bool,
+    /// set method for syncing files to disk: fsync (default), syncfs
+    #[arg(long, help_heading = GENERAL, value_name = "METHOD", value_parser = values::sync_method)]
+    pub(super) sync_method: Option<SyncMethod>,
     /// do not wait for changes to be written safely to disk
     #[arg(short = 'N', long, help_heading = GENERAL)]
     pub(super) no_sync: bool,
@@ -105,35 +125,43 @@ pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) connection: ConnectionArguments,
 
-    /// compression; only "none" is supported
-    #[arg(short = 'Z', long, value_name = "METHOD", hide = true)]
-    compress: Option<String>,
-    #[arg(short = 'z', long, hide = true)]
-    gzip: bool,
-    #[arg(short = 't', long, hide = true)]
-    target: Option<String>,
-    #[arg(short = 'i', long, hide = true)]
-    incremental: Option<String>,
-    #[arg(long, hide = true)]
-    sync_method: Option<String>,
-
     #[arg(hide = true)]
     rest: Vec<String>,
 }
 
 impl Arguments {
-    /// Refuses what does not go together, as `pg_basebackup` does, and what is not supported.
+    /// Refuses what is no place for a backup, in the words and in the order of `pg_basebackup`.
     pub(super) fn check(&self) -> Result<(), String> {
         let refuse = |problem: &str| Err(problem.to_owned());
-        let incompatible = |one: &str, other: &str| Err(format!("{one} and {other} are incompatible options"));
         if let Some(first) = self.rest.first() {
             return Err(format!("too many command-line arguments (first is \"{first}\")"));
         }
-        self.check_unsupported()?;
-        if self.pgdata.is_none() && !self.discard {
-            return refuse("must specify output directory or backup target");
+        if self.target().is_some() && self.format.is_some() {
+            return refuse("cannot specify both format and backup target");
+        }
+        match (self.pgdata.is_some() || self.discard, self.target().is_some()) {
+            (false, false) => refuse("must specify output directory or backup target"),
+            (true, true) => refuse("cannot specify both output directory and backup target"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what else does not go together.
+    pub(super) fn check_together(&self, compression: &ArchiveCompression) -> Result<(), String> {
+        let refuse = |problem: &str| Err(problem.to_owned());
+        let incompatible = |one: &str, other: &str| Err(format!("{one} and {other} are incompatible options"));
+        if let ArchiveCompression::Client(_) = compression {
+            if self.target().is_some() {
+                return refuse("client-side compression is not possible when a backup target is specified");
+            }
+            if !self.tar() {
+                return refuse("only tar mode backups can be compressed");
+            }
         }
         let stream = matches!(self.wal_method, None | Some(WalMethod::Stream));
+        if self.target().is_some() && stream {
+            return refuse("WAL cannot be streamed when a backup target is specified");
+        }
         if self.tar() && stream && self.pgdata.as_deref() == Some(Path::new("-")) {
             return refuse("cannot stream write-ahead logs in tar mode to stdout");
         }
@@ -146,7 +174,13 @@ impl Arguments {
         if self.create_slot && self.slot.is_none() {
             return refuse("--create-slot needs a slot to be specified using --slot");
         }
+        if self.create_slot && self.no_slot {
+            return incompatible("--create-slot", "--no-slot");
+        }
         if let Some(waldir) = &self.waldir {
+            if self.target().is_some() {
+                return refuse("WAL directory location cannot be specified along with a backup target");
+            }
             if self.tar() || self.discard {
                 return refuse("WAL directory location can only be specified in plain mode");
             }
@@ -166,21 +200,32 @@ impl Arguments {
         Ok(())
     }
 
-    fn check_unsupported(&self) -> Result<(), String> {
-        let none = self.compress.as_deref().is_none_or(|method| matches!(method, "none" | "0"));
-        if self.gzip || !none {
-            return Err("compression is not supported by this client".to_owned());
+    /// Where the backup goes, if not here.
+    pub(super) fn target(&self) -> Option<&BackupTarget> {
+        self.target.as_ref().filter(|target| **target != BackupTarget::client())
+    }
+
+    /// Who compresses, and with what.
+    pub(super) fn compression(&self) -> Result<ArchiveCompression, String> {
+        let argument = match &self.compress {
+            Some(compress) => CompressArgument::parse(compress),
+            None if self.gzip => CompressArgument::parse("gzip"),
+            None => return Ok(ArchiveCompression::None),
+        };
+        let unsaid = if self.target().is_some() { CompressionLocation::Server } else { CompressionLocation::Client };
+        if argument.location.unwrap_or(unsaid) == CompressionLocation::Server {
+            let (algorithm, detail) = (argument.algorithm.to_owned(), argument.detail.map(str::to_owned));
+            return Ok(ArchiveCompression::Server { algorithm, detail });
         }
-        if self.target.as_deref().is_some_and(|target| target != "client") {
-            return Err("backup targets are not supported by this client".to_owned());
-        }
-        if self.incremental.is_some() {
-            return Err("incremental backup is not supported by this client".to_owned());
-        }
-        match self.sync_method.as_deref() {
-            None | Some("fsync") => Ok(()),
-            Some(method) => Err(format!("sync method \"{method}\" is not supported by this client")),
-        }
+        let support = CompressionSupport { gzip: true, lz4: true, zstd: true, long_distance: true };
+        let algorithm: CompressionAlgorithm =
+            argument.algorithm.parse().map_err(|error: CompressionError| error.to_string())?;
+        let compression = Compression::parse(algorithm, argument.detail, support)
+            .map_err(|error| format!("invalid compression specification: {error}"))?;
+        Ok(match algorithm {
+            CompressionAlgorithm::None => ArchiveCompression::None,
+            _ => ArchiveCompression::Client(compression),
+        })
     }
 
     pub(super) fn tar(&self) -> bool {
@@ -228,7 +273,9 @@ mod tests {
     use super::*;
 
     fn check(arguments: &str) -> Result<(), String> {
-        getopt::read::<Arguments>(arguments)?.check()
+        let arguments = getopt::read::<Arguments>(arguments)?;
+        arguments.check()?;
+        arguments.check_together(&arguments.compression()?)
     }
 
     #[test]
@@ -239,6 +286,12 @@ mod tests {
             "-Dx -Ft -Xs -P -v -v -n -N -Ssl -C",
             "-D - -Ft -X none",
             "-D x -s 0 -r 32M -l label -T /a=/b -T /c=/d -Z none -w",
+            "-D x -Ft -z -i m --sync-method=syncfs",
+            "-D x -z -Z none",
+            "-D x -Z server-thunk:what=ever",
+            "-D x -Ft -Z zstd:level=3,workers=2,long",
+            "-t server:/x -X fetch -z",
+            "-t client -D x -Fp",
             "--discard -X none --deadline data=5 --deadline wal-end=7",
         ] {
             assert_eq!(check(arguments), Ok(()), "{arguments}");
@@ -260,7 +313,22 @@ mod tests {
             "-D x --no-manifest --manifest-checksums=none",
             "-D x -z",
             "-D x -t blackhole",
-            "-D x -i m",
+            "-t blackhole",
+            "-t blackhole -Fp -Xnone",
+            "-t blackhole -Xnone -Z client-gzip",
+            "-t blackhole -Xnone --waldir /w",
+            "-D x -S s -C --no-slot",
+            "-D x -Ft -Z none:1",
+            "-D x -Ft -Z none+",
+            "-D x -Ft -Z gzip:",
+            "-D x -Ft -Z gzip:thunk",
+            "-D x -Ft -Z gzip:level",
+            "-D x -Ft -Z gzip:level=",
+            "-D x -Ft -Z gzip:level=high",
+            "-D x -Ft -Z gzip:10",
+            "-D x -Ft -Z gzip:workers=3",
+            "-D x -Ft -Z gzip:long",
+            "-D x -Ft --sync-method=sync",
         ];
         insta::assert_snapshot!(refused.map(|arguments| check(arguments).expect_err(arguments)).join("\n"), @r#"
         must specify output directory or backup target
@@ -273,9 +341,24 @@ mod tests {
         WAL directory location must be an absolute path
         --progress and --no-estimate-size are incompatible options
         --no-manifest and --manifest-checksums are incompatible options
-        compression is not supported by this client
-        backup targets are not supported by this client
-        incremental backup is not supported by this client
+        only tar mode backups can be compressed
+        cannot specify both output directory and backup target
+        WAL cannot be streamed when a backup target is specified
+        cannot specify both format and backup target
+        client-side compression is not possible when a backup target is specified
+        WAL directory location cannot be specified along with a backup target
+        --no-slot cannot be used with slot name
+        invalid compression specification: compression algorithm "none" does not accept a compression level
+        unrecognized compression algorithm: "none+"
+        invalid compression specification: found empty string where a compression option was expected
+        invalid compression specification: unrecognized compression option: "thunk"
+        invalid compression specification: compression option "level" requires a value
+        invalid compression specification: value for compression option "level" must be an integer
+        invalid compression specification: value for compression option "level" must be an integer
+        invalid compression specification: compression algorithm "gzip" expects a compression level between 1 and 9 (default at -1)
+        invalid compression specification: compression algorithm "gzip" does not accept a worker count
+        invalid compression specification: compression algorithm "gzip" does not support long-distance mode
+        error: invalid value 'sync' for '--sync-method <METHOD>': unrecognized sync method: sync
         "#);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 
-use crate::options::WalMethod;
+use crate::options::{SyncMethod, WalMethod};
 
 /// `-F`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,37 @@ pub(super) fn tablespace_mapping(text: &str) -> Result<(PathBuf, PathBuf), Strin
             Ok((PathBuf::from(old), PathBuf::from(new)))
         }
         _ => Err(format!("invalid tablespace mapping format \"{text}\", must be \"OLDDIR=NEWDIR\"")),
+    }
+}
+
+/// `-t`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BackupTarget {
+    pub(super) name: String,
+    pub(super) detail: Option<String>,
+}
+
+impl BackupTarget {
+    /// The target that stands for none.
+    pub(super) fn client() -> Self {
+        Self { name: "client".to_owned(), detail: None }
+    }
+}
+
+/// `TARGET[:DETAIL]`, which the server judges.
+#[expect(clippy::unnecessary_wraps, reason = "a parser of values")]
+pub(super) fn target(text: &str) -> Result<BackupTarget, String> {
+    Ok(match text.split_once(':') {
+        Some((name, detail)) => BackupTarget { name: name.to_owned(), detail: Some(detail.to_owned()) },
+        None => BackupTarget { name: text.to_owned(), detail: None },
+    })
+}
+
+pub(super) fn sync_method(text: &str) -> Result<SyncMethod, String> {
+    match text {
+        "fsync" => Ok(SyncMethod::Fsync),
+        "syncfs" => Ok(SyncMethod::Syncfs),
+        _ => Err(format!("unrecognized sync method: {text}")),
     }
 }
 
