@@ -56,6 +56,39 @@ fn list_counts_by_area() {
 }
 
 #[test]
+fn list_counts_known_edge_cases_and_on_request_the_steps_of_sweeps() {
+    let directory = scenarios();
+    fs::create_dir(directory.path().join("tar")).expect("an area");
+    for name in ["tar-empty-archive", "tar-missing-pg_control", "tarred-and-feathered"] {
+        fs::write(directory.path().join(format!("tar/{name}.toml")), SOUND).expect("a scenario");
+    }
+    let (status, out, error) = backstop(directory.path(), &["list", "tar", "crash"]);
+    assert_eq!(status, 0, "{error}");
+    insta::assert_snapshot!(out, @r#"
+    crash: 1 scenario, 1 case
+      crash/everywhere              1+ A crash at every message
+    tar: 3 scenarios, 2 known edge cases, 3 cases
+      tar/tar-empty-archive         1  A plain backup
+      tar/tar-missing-pg_control    1  A plain backup
+      tar/tarred-and-feathered      1  A plain backup
+    4 scenarios, 2 known edge cases, 4 cases in 2 areas (+: a sweep, one more case for each of its steps)
+    "#);
+
+    let (status, out, error) = backstop(directory.path(), &["list", "crash", "--steps"]);
+    assert_eq!(status, 0, "{error}");
+    let (_, steps, _) = backstop(directory.path(), &["list", "crash", "--steps", "--cases-by-id"]);
+    let steps: Vec<&str> = steps.lines().filter(|id| id.starts_with("crash/everywhere[")).collect();
+    assert!(steps.len() > 50 && steps[..2] == ["crash/everywhere[1]", "crash/everywhere[2]"], "{steps:?}");
+    // As many as a run comes to, which depends on the mock and on the client.
+    let out = out.replace(&format!("{:>4}", steps.len()), "   N").replace(&steps.len().to_string(), "N");
+    insta::assert_snapshot!(out, @r#"
+    crash: 1 scenario,   N cases
+      crash/everywhere    N  A crash at every message
+    1 scenario,   N cases in 1 area
+    "#);
+}
+
+#[test]
 fn list_takes_ids_prefixes_paths_and_tags() {
     let directory = scenarios();
     let list = |arguments: &[&str]| {

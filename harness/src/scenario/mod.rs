@@ -40,7 +40,25 @@ pub struct Case {
     pub step: Option<u64>,
 }
 
+/// How the ids of known edge cases begin: the short forms of the areas that they are ordered by. An id is a short form, a
+/// hyphen and a name: `tar-missing-pg_control`.
+const EDGE_CASE_AREAS: [&str; 22] = [
+    "cks", "cli", "cmd", "cmp", "conc", "conn", "file", "inc", "mal", "man", "net", "plat", "prog", "proto", "prx",
+    "rate", "rst", "stby", "tar", "tbs", "wal", "win",
+];
+
+/// Whether the scenario with this id tells a known edge case: its file has the edge case's name.
+pub fn is_edge_case(scenario_id: &str) -> bool {
+    let name = scenario_id.rsplit('/').next().unwrap_or_default();
+    name.split_once('-').is_some_and(|(area, rest)| !rest.is_empty() && EDGE_CASE_AREAS.contains(&area))
+}
+
 impl Case {
+    /// Whether this case stands for all steps of its sweep.
+    pub fn is_unswept(&self) -> bool {
+        self.step.is_none() && self.scenario.sweep.is_some()
+    }
+
     /// The id of the scenario, without combination and step.
     pub fn scenario_id(&self) -> &str {
         self.id.split('[').next().unwrap_or_default()
