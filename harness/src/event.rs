@@ -61,6 +61,8 @@ pub enum Event {
         clients: Vec<String>,
         /// The server.
         server: String,
+        /// How many cases run at a time.
+        jobs: usize,
     },
     /// A recording run of a sweep found this many cases in place of the one that stood for them.
     CasesFound {

@@ -24,6 +24,10 @@ pub struct RunPlan {
     pub seed: Option<u64>,
     /// A directory for what the cases leave behind. Without it everything is removed.
     pub keep: Option<PathBuf>,
+    /// A directory for the transcripts of all cases, and nothing else of them: `CASE/transcript.txt`.
+    pub transcripts: Option<PathBuf>,
+    /// A directory for the cases to happen in. Without it they happen in memory where there is room.
+    pub scratch: Option<PathBuf>,
     /// Whether a failed `should` fails the run.
     pub strict: bool,
 }

@@ -35,6 +35,8 @@ fn verdict(text: &str) -> Finished {
         jobs: 1,
         seed: None,
         keep: None::<PathBuf>,
+        transcripts: None,
+        scratch: None,
         strict: false,
     };
     let (events, mut heard) = mpsc::unbounded_channel();

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use backstop_mock::transcript::Event;
 
-use super::RunError;
+use super::{RunError, Scratch};
 use crate::oracle::outside::Snapshot;
 use crate::scenario::Case;
 
@@ -26,12 +26,12 @@ pub(super) struct CaseDirectory {
 }
 
 impl CaseDirectory {
-    /// Makes the directory, below `keep` if the run keeps what its cases leave.
-    pub(super) fn make(case: &Case, keep: Option<&Path>) -> Result<Self, RunError> {
-        Self::try_make(case, keep).map_err(|source| RunError::Directory { case: case.id.clone(), source })
+    /// Makes the directory below `keep`, if the run keeps what its cases leave, or where `scratch` has room.
+    pub(super) fn make(case: &Case, scratch: &Scratch, keep: Option<&Path>) -> Result<Self, RunError> {
+        Self::try_make(case, scratch, keep).map_err(|source| RunError::Directory { case: case.id.clone(), source })
     }
 
-    fn try_make(case: &Case, keep: Option<&Path>) -> io::Result<Self> {
+    fn try_make(case: &Case, scratch: &Scratch, keep: Option<&Path>) -> io::Result<Self> {
         let (root, temporary) = if let Some(keep) = keep {
             let root = keep.join(&case.id);
             if root.exists() {
@@ -39,7 +39,7 @@ impl CaseDirectory {
             }
             (root, None)
         } else {
-            let temporary = tempfile::Builder::new().prefix("backstop-").tempdir()?;
+            let temporary = scratch.directory(case)?;
             (temporary.path().canonicalize()?, Some(temporary))
         };
         fs::create_dir_all(root.join("outside/directory"))?;
@@ -84,10 +84,15 @@ impl CaseDirectory {
 
     /// Writes the transcript beside what the clients left.
     pub(super) fn write_transcript(&self, events: &[Event]) -> Result<(), RunError> {
-        let text: String = events.iter().map(|event| format!("{event}\n")).collect();
-        fs::write(self.root.join(TRANSCRIPT), text)
-            .map_err(|source| RunError::Directory { case: self.case.clone(), source })
+        write_transcript(&self.root, &self.case, events)
     }
+}
+
+/// Writes the transcript of `case` into `directory`.
+pub(super) fn write_transcript(directory: &Path, case: &str, events: &[Event]) -> Result<(), RunError> {
+    let text: String = events.iter().map(|event| format!("{event}\n")).collect();
+    let written = fs::create_dir_all(directory).and_then(|()| fs::write(directory.join(TRANSCRIPT), text));
+    written.map_err(|source| RunError::Directory { case: case.to_owned(), source })
 }
 
 const TRANSCRIPT: &str = "transcript.txt";

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use backstop_mock::Server;
@@ -12,18 +13,18 @@ use backstop_mock::config::Config;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::watch;
 
 use super::case_directory::CaseDirectory;
-use super::{Ended, RunError, SETTLING};
+use super::{Ended, RunError, SETTLING, lock};
 use crate::arena;
 use crate::record::Ending;
 use crate::scenario::Case;
 use crate::subject::command::{Invocation, Tool};
 
 /// How much of what a client prints is kept.
-const MOST_SAID: u64 = 256 << 10;
+const MOST_SAID: usize = 256 << 10;
 
 /// Runs the case on a runtime of its own.
 pub(super) fn run(
@@ -103,8 +104,11 @@ async fn run_client(
     // A group of its own: pg_basebackup's WAL receiver is a child of it, and goes with it.
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).process_group(0);
     let mut child = command.spawn().map_err(|error| format!("could not run \"{program}\": {error}"))?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let said = tokio::spawn(async move { tokio::join!(read_some(stderr), read_some(stdout)) });
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let (stderr, stdout) = (Said::default(), Said::default());
+    let mut listening = tokio::task::JoinSet::new();
+    listening.spawn(listen(child.stderr.take(), stderr.clone()));
+    listening.spawn(listen(child.stdout.take(), stdout.clone()));
     let ending = tokio::select! {
         status = child.wait() => match status {
             Ok(status) => match (status.code(), status.signal()) {
@@ -113,12 +117,17 @@ async fn run_client(
             },
             Err(error) => return Err(format!("could not wait for \"{program}\": {error}")),
         },
-        () = tokio::time::sleep(deadline) => stop(&mut child, Ending::TimedOut).await,
-        () = cancelled(&mut cancel) => stop(&mut child, Ending::TimedOut).await,
+        () = tokio::time::sleep(deadline) => Ending::TimedOut,
+        () = cancelled(&mut cancel) => Ending::TimedOut,
     };
     let elapsed = began.elapsed();
-    let (stderr, stdout) = said.await.map_err(|error| error.to_string())?;
-    Ok((ending, stderr + &stdout, elapsed))
+    // What it started ends with it, and with that the other ends of the pipes; who left the group may keep them open.
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.wait().await;
+    let _ = tokio::time::timeout(SETTLING, async { while listening.join_next().await.is_some() {} }).await;
+    Ok((ending, stderr.text() + &stdout.text(), elapsed))
 }
 
 /// Resolves when the run is cancelled, and never if nobody can cancel it any more.
@@ -128,22 +137,29 @@ async fn cancelled(cancel: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn stop(child: &mut Child, ending: Ending) -> Ending {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(group) = group {
-        let _ = kill_process_group(group, Signal::KILL);
+/// The beginning of what a client prints on one of its streams.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Said {
+    /// Keeps what there is room for.
+    fn add(&self, bytes: &[u8]) {
+        let mut kept = lock(&self.0);
+        let room = MOST_SAID.saturating_sub(kept.len());
+        kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
-    let _ = child.wait().await;
-    ending
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&lock(&self.0)).into_owned()
+    }
 }
 
-/// Reads to the end and keeps the beginning.
-async fn read_some(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let mut kept = Vec::new();
-    if let Some(mut stream) = stream {
-        // A client that cannot be listened to any more has said what it had to say.
-        let _ = (&mut stream).take(MOST_SAID).read_to_end(&mut kept).await;
-        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+/// Reads to the end.
+async fn listen(stream: Option<impl AsyncRead + Unpin>, said: Said) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = vec![0; 16 << 10];
+    // A client that cannot be listened to any more has said what it had to say.
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        said.add(buffer.get(..read).unwrap_or_default());
     }
-    String::from_utf8_lossy(&kept).into_owned()
 }

@@ -6,15 +6,18 @@
 mod case_directory;
 mod command;
 mod in_process;
+mod queue;
+mod scratch;
 mod sweep;
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
+use self::queue::Queue;
+pub use self::scratch::Scratch;
 use crate::arena;
 use crate::event::around_the_fault;
 use crate::event::{CaseRef, Event, Finished};
@@ -69,13 +72,15 @@ struct Job {
 /// What the workers share.
 struct Shared {
     known: KnownFaults,
-    queue: Mutex<VecDeque<Job>>,
+    queue: Queue<Job>,
     summary: Mutex<Summary>,
     failure: Mutex<Option<RunError>>,
     events: UnboundedSender<Event>,
     cancel: watch::Receiver<bool>,
     seed: Option<u64>,
     keep: Option<PathBuf>,
+    transcripts: Option<PathBuf>,
+    scratch: Scratch,
 }
 
 /// Runs every case of `plan` against every client, telling `events` what happens, until all ended or `cancel` says so.
@@ -88,21 +93,27 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
     let subjects = subjects.collect::<Result<Vec<_>, _>>().map_err(RunError::NoClient)?;
     let cases = plan.cases.into_iter().map(settle).collect::<Result<Vec<_>, _>>()?;
     let clients = plan.clients.iter().map(SubjectSpec::to_string).collect();
-    send(&events, Event::RunStarted { cases: cases.len() * subjects.len(), clients, server: plan.server.to_string() });
-    let jobs = cases
+    let jobs = plan.jobs.max(1);
+    send(
+        &events,
+        Event::RunStarted { cases: cases.len() * subjects.len(), clients, server: plan.server.to_string(), jobs },
+    );
+    let queue = cases
         .iter()
         .flat_map(|case| subjects.iter().map(|subject| Job { case: case.clone(), subject: Arc::clone(subject) }));
     let shared = Arc::new(Shared {
         known: plan.known,
-        queue: Mutex::new(jobs.collect()),
+        queue: Queue::new(queue),
         summary: Mutex::new(Summary::default()),
         failure: Mutex::new(None),
         events,
         cancel,
         seed: plan.seed,
         keep: plan.keep,
+        transcripts: plan.transcripts,
+        scratch: Scratch::new(plan.scratch, jobs),
     });
-    let workers = (0..plan.jobs.max(1)).map(|_| {
+    let workers = (0..jobs).map(|_| {
         let shared = Arc::clone(&shared);
         tokio::task::spawn_blocking(move || work(&shared))
     });
@@ -125,9 +136,26 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
 pub fn record(case: &Case, client: &SubjectSpec, seed: Option<u64>) -> Result<Record, RunError> {
     let case = settle(case.clone())?;
     let subject = Subject::prepare(client).map_err(RunError::NoClient)?;
-    let directory = case_directory::CaseDirectory::make(&case, None)?;
+    let directory = case_directory::CaseDirectory::make(&case, &Scratch::default(), None)?;
     let (_, cancel) = watch::channel(false);
     execute(&case, &subject, &directory, seed.unwrap_or_else(|| arena::seed(&case)), &cancel)
+}
+
+/// The cases of a sweep, counted in a run of the built-in client. Nothing, if that cannot run it; none, if there are none.
+///
+/// # Errors
+/// As [`run`].
+pub fn steps(case: &Case) -> Result<Option<Vec<Case>>, RunError> {
+    let case = settle(case.clone())?;
+    let subject = Arc::new(Subject::Builtin(backstop_client::Weakness::NONE));
+    if subject.cannot_run(&case).is_some() {
+        return Ok(None);
+    }
+    let (_, cancel) = watch::channel(false);
+    Ok(Some(match sweep::expand(&case, &subject, arena::seed(&case), &Scratch::default(), &cancel)? {
+        sweep::Found::Steps(steps) => steps,
+        sweep::Found::Nothing(..) => Vec::new(),
+    }))
 }
 
 /// Runs one case, or every step of a sweep, against the built-in client with `weakness` and judges it, until `heard` has heard
@@ -148,10 +176,19 @@ pub fn judge_builtin(
     }
     let (_, cancel) = watch::channel(false);
     let seed = arena::seed(&case);
-    let sweeps = sweep::stands_for_many(&case);
-    let cases = if sweeps { sweep::expand(&case, &subject, seed, &cancel)? } else { vec![case] };
+    let cases = if case.is_unswept() {
+        match sweep::expand(&case, &subject, seed, &Scratch::default(), &cancel)? {
+            sweep::Found::Steps(steps) => steps,
+            sweep::Found::Nothing(check, _) => {
+                heard(&case, Verdict::Fail, &[check]);
+                return Ok(());
+            }
+        }
+    } else {
+        vec![case]
+    };
     for case in cases {
-        let directory = case_directory::CaseDirectory::make(&case, None)?;
+        let directory = case_directory::CaseDirectory::make(&case, &Scratch::default(), None)?;
         let record = execute(&case, &subject, &directory, seed, &cancel)?;
         let (verdict, checks) = oracle::judge(&case, &record);
         if !heard(&case, verdict, &checks) {
@@ -167,10 +204,13 @@ fn settle(case: Case) -> Result<Case, RunError> {
 }
 
 fn work(shared: &Shared) {
-    while !*shared.cancel.borrow() && lock(&shared.failure).is_none() {
-        let Some(job) = lock(&shared.queue).pop_front() else { return };
-        if let Err(error) = run_job(shared, &job) {
+    while let Some(taken) = shared.queue.take() {
+        if let Err(error) = run_job(shared, &taken.job) {
             lock(&shared.failure).get_or_insert(error);
+            shared.queue.close();
+        }
+        if *shared.cancel.borrow() {
+            shared.queue.close();
         }
     }
 }
@@ -183,10 +223,10 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
         return Ok(());
     }
     let seed = shared.seed.unwrap_or_else(|| arena::seed(&job.case));
-    if sweep::stands_for_many(&job.case) {
+    if job.case.is_unswept() {
         send(&shared.events, Event::Progress { case: case_ref.clone(), phase: "recording".to_owned() });
         let began = Instant::now();
-        let steps = match sweep::expand(&job.case, &job.subject, seed, &shared.cancel)? {
+        let steps = match sweep::expand(&job.case, &job.subject, seed, &shared.scratch, &shared.cancel)? {
             sweep::Found::Steps(steps) => steps,
             // What a cancelled client did says nothing about it.
             sweep::Found::Nothing(..) if *shared.cancel.borrow() => return Ok(()),
@@ -198,12 +238,12 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
         send(&shared.events, Event::CasesFound { case: case_ref, cases: steps.len() });
         let subject = &job.subject;
         let found = steps.into_iter().map(|case| Job { case, subject: Arc::clone(subject) });
-        lock(&shared.queue).extend(found);
+        shared.queue.extend(found);
         return Ok(());
     }
     send(&shared.events, Event::CaseStarted(case_ref.clone()));
     let began = Instant::now();
-    let directory = case_directory::CaseDirectory::make(&job.case, shared.keep.as_deref())?;
+    let directory = case_directory::CaseDirectory::make(&job.case, &shared.scratch, shared.keep.as_deref())?;
     let record = execute(&job.case, &job.subject, &directory, seed, &shared.cancel)?;
     if *shared.cancel.borrow() {
         // What a cancelled client did says nothing about it.
@@ -241,6 +281,9 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     };
     if shared.keep.is_some() {
         directory.write_transcript(&record.transcript)?;
+    }
+    if let Some(transcripts) = &shared.transcripts {
+        case_directory::write_transcript(&transcripts.join(&job.case.id), &job.case.id, &record.transcript)?;
     }
     send(&shared.events, Event::CaseFinished(Box::new(finished)));
     Ok(())

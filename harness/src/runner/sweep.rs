@@ -4,17 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{RunError, case_directory::CaseDirectory, execute};
+use super::{RunError, Scratch, case_directory::CaseDirectory, execute};
 use crate::record::Record;
 use crate::scenario::Case;
 use crate::scenario::sweep;
 use crate::subject::Subject;
 use crate::verdict::{Check, Level};
-
-/// Whether this case stands for all steps of its sweep.
-pub(super) fn stands_for_many(case: &Case) -> bool {
-    case.step.is_none() && case.scenario.sweep.is_some()
-}
 
 /// What a recording run came to.
 pub(super) enum Found {
@@ -29,10 +24,11 @@ pub(super) fn expand(
     case: &Case,
     subject: &Arc<Subject>,
     seed: u64,
+    scratch: &Scratch,
     cancel: &watch::Receiver<bool>,
 ) -> Result<Found, RunError> {
     let recording = sweep::recording(case);
-    let directory = CaseDirectory::make(&recording, None)?;
+    let directory = CaseDirectory::make(&recording, scratch, None)?;
     let record = execute(&recording, subject, &directory, seed, cancel)?;
     Ok(match sweep::steps(case, &record.session_counts) {
         Ok(steps) => Found::Steps(steps),
