@@ -4,6 +4,7 @@ mod cancel;
 mod explain;
 mod list;
 mod mutants;
+mod progress;
 mod run;
 mod schema;
 mod serve;

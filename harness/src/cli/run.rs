@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::sync::mpsc;
 
+use super::progress::{Bar, Beside};
 use super::{CANCELLED, Failure, Root, cancel};
 use crate::event::Event;
 use crate::known::KnownFaults;
@@ -56,6 +57,12 @@ pub(super) struct RunArgs {
     /// Keep what the cases leave behind in this directory
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Write the transcript of every case to this directory: CASE/transcript.txt
+    #[arg(long, value_name = "DIR")]
+    transcripts: Option<PathBuf>,
+    /// Let the cases happen in this directory [default: in memory where there is room, else the temporary directory]
+    #[arg(long, value_name = "DIR", env = "BACKSTOP_SCRATCH")]
+    scratch: Option<PathBuf>,
     /// Set aside what this file lists as known of a client, and fail what comes out otherwise; may be repeated
     #[arg(long = "known", value_name = "FILE")]
     known: Vec<PathBuf>,
@@ -88,6 +95,8 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
         seed: args.seed,
         keep: args.keep,
+        transcripts: args.transcripts,
+        scratch: args.scratch,
         strict: args.strict,
     };
     let environment = |error: io::Error| Failure::Environment(format!("could not start: {error}"));
@@ -124,6 +133,7 @@ fn why_nothing(selection: &Selection) -> String {
 /// The reports of a run. One that cannot be written does not end the run, but fails it in the end.
 struct Readers {
     terminal: Option<Box<dyn Report>>,
+    bar: Bar,
     reports: Vec<(ReportSpec, Option<Box<dyn Report>>)>,
     failure: Option<ReportError>,
 }
@@ -135,15 +145,18 @@ impl Readers {
             let report = spec.open().map_err(|error| Failure::Environment(error.to_string()))?;
             reports.push((spec.clone(), Some(report)));
         }
+        let bar = Bar::new();
         let terminal: Box<dyn Report> = if standard_output_is_taken {
-            Box::new(Terminal::new(anstream::stderr(), strict))
+            Box::new(Terminal::new(Beside::new(anstream::stderr(), &bar), strict))
         } else {
-            Box::new(Terminal::new(anstream::stdout(), strict))
+            Box::new(Terminal::new(Beside::new(anstream::stdout(), &bar), strict))
         };
-        Ok(Self { terminal: Some(terminal), reports, failure: None })
+        Ok(Self { terminal: Some(terminal), bar, reports, failure: None })
     }
 
     fn event(&mut self, event: &Event) {
+        // The line of the summary is the last.
+        self.bar.event(event);
         // Whoever closed the terminal or the pipe does not want to read on; the verdict counts all the same.
         if self.terminal.as_mut().is_some_and(|terminal| terminal.event(event).is_err()) {
             self.terminal = None;

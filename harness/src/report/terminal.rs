@@ -26,12 +26,24 @@ pub struct Terminal<W> {
     matrix: BTreeMap<String, BTreeMap<String, Option<Verdict>>>,
     /// Passing steps by case and client.
     steps: BTreeMap<(String, String), usize>,
+    /// How many cases run at a time.
+    jobs: usize,
+    /// How many cases ran in process, and how long they took together.
+    in_memory: (u32, Duration),
 }
 
 impl<W: Write> Terminal<W> {
     /// A report that is written to `out` as the run goes.
     pub fn new(out: W, strict: bool) -> Self {
-        Self { out, clients: Vec::new(), strict, matrix: BTreeMap::new(), steps: BTreeMap::new() }
+        Self {
+            out,
+            clients: Vec::new(),
+            strict,
+            matrix: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            jobs: 1,
+            in_memory: (0, Duration::ZERO),
+        }
     }
 
     /// The client's name where there are several.
@@ -41,6 +53,10 @@ impl<W: Write> Terminal<W> {
 
     fn finished(&mut self, finished: &Finished) -> io::Result<()> {
         let Finished { case, verdict, elapsed, .. } = finished;
+        if case.client == "builtin" {
+            let (count, together) = &mut self.in_memory;
+            (*count, *together) = (*count + 1, *together + *elapsed);
+        }
         let (whole, step) = without_step(&case.id);
         let cell = self.matrix.entry(whole.to_owned()).or_default().entry(case.client.clone()).or_default();
         *cell = (*cell).max(Some(*verdict));
@@ -119,9 +135,20 @@ impl<W: Write> Terminal<W> {
         let counts = if counts.is_empty() { "nothing ran".to_owned() } else { counts.join(", ") };
         let noun = if summary.total == 1 { "case" } else { "cases" };
         let time = elapsed.as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "for people, who count no 2^52 cases")]
-        let rate = if time > 0.0 { (summary.total - summary.skipped) as f64 / time } else { 0.0 };
-        writeln!(self.out, "{BOLD}{} {noun}{BOLD:#}: {counts} in {time:.2} s ({rate:.1} cases/s)", summary.total)
+        let ran = u32::try_from(summary.total - summary.skipped).unwrap_or(u32::MAX);
+        let rate = rate(ran, elapsed, 1);
+        let in_memory = self.in_memory();
+        writeln!(
+            self.out,
+            "{BOLD}{} {noun}{BOLD:#}: {counts} in {time:.2} s ({rate:.1} cases/s{in_memory})",
+            summary.total
+        )
+    }
+
+    /// How fast cases ran in process, of which several run at a time: nothing for a run in which there were others only.
+    fn in_memory(&self) -> String {
+        let (count, together) = self.in_memory;
+        if count == 0 { String::new() } else { format!("; in memory {:.1}", rate(count, together, self.jobs)) }
     }
 
     /// Cases by clients.
@@ -148,6 +175,12 @@ impl<W: Write> Terminal<W> {
     }
 }
 
+/// Cases a second, if `jobs` of them ran at a time and `count` took `together`.
+fn rate(count: u32, together: Duration, jobs: usize) -> f64 {
+    let time = together.as_secs_f64() / f64::from(u32::try_from(jobs).unwrap_or(u32::MAX));
+    if time > 0.0 { f64::from(count) / time } else { 0.0 }
+}
+
 /// The width of a client's column: its name or the longest verdict.
 fn column(client: &str) -> usize {
     client.chars().count().max("CORRUPT".len())
@@ -156,8 +189,9 @@ fn column(client: &str) -> usize {
 impl<W: Write> Report for Terminal<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         match event {
-            Event::RunStarted { cases, clients, server } => {
+            Event::RunStarted { cases, clients, server, jobs } => {
                 self.clients.clone_from(clients);
+                self.jobs = *jobs;
                 let noun = if *cases == 1 { "case" } else { "cases" };
                 writeln!(self.out, "{cases} {noun}, {} against {server}", clients.join(", "))
             }

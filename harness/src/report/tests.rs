@@ -69,7 +69,12 @@ fn events() -> Vec<Event> {
     summary.count_skipped();
     let finish = |finished| Event::CaseFinished(Box::new(finished));
     vec![
-        Event::RunStarted { cases: 5, clients: clients.map(ToOwned::to_owned).into(), server: "mock".to_owned() },
+        Event::RunStarted {
+            cases: 5,
+            clients: clients.map(ToOwned::to_owned).into(),
+            server: "mock".to_owned(),
+            jobs: 2,
+        },
         Event::CaseStarted(case("sound/plain", clients[0])),
         finish(corrupt),
         finish(finished(case("sound/plain", clients[0]), Verdict::Pass, sound())),
@@ -141,7 +146,7 @@ fn the_terminal_shows_what_is_wrong_and_how_to_run_it_again() {
     tar/tar-empty-archive[server.version=18]  -        CORRUPT
     wal/slot                                  -        skip
 
-    7 cases: 3 passed, 1 weak, 1 failed, 1 silent corruption, 1 skipped, 1 of them known in 2.50 s (2.4 cases/s)
+    7 cases: 3 passed, 1 weak, 1 failed, 1 silent corruption, 1 skipped, 1 of them known in 2.50 s (2.4 cases/s; in memory 162.0)
     "#);
 }
 
@@ -157,7 +162,7 @@ fn colours_are_removed_where_there_is_no_terminal() {
 #[test]
 fn one_client_has_no_matrix() {
     let events = [
-        Event::RunStarted { cases: 1, clients: vec!["builtin".to_owned()], server: "mock".to_owned() },
+        Event::RunStarted { cases: 1, clients: vec!["builtin".to_owned()], server: "mock".to_owned(), jobs: 2 },
         Event::RunFinished { summary: Summary::default(), elapsed: Duration::from_secs(1), cancelled: true },
     ];
     insta::assert_snapshot!(plain(&events), @r#"
