@@ -2,10 +2,11 @@
 //!
 //! Everything happens below one handle of the directory, and no link in it is followed.
 
-use std::fs::File;
+use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm};
 use backstop_protocol::timeline::TimelineId;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 
 use super::form::{self, Writer};
 use super::{Trouble, WalEvent};
+use crate::disk::{Disk, File};
 use crate::error::ClientError;
 use crate::tree::Modes;
 
@@ -28,6 +30,7 @@ pub(crate) struct Archive {
     modes: Modes,
     compression: Compression,
     sync: bool,
+    disk: Arc<dyn Disk>,
     current: Option<Current>,
 }
 
@@ -54,11 +57,16 @@ struct Replaced {
 
 impl Archive {
     /// Opens the directory, which must exist.
-    pub(crate) fn open(path: &Path, compression: &Compression, sync: bool) -> Result<Self, ClientError> {
+    pub(crate) fn open(
+        path: &Path,
+        compression: &Compression,
+        sync: bool,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, ClientError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(ClientError::errno("open directory", path))?;
         let compression = compression.clone();
-        Ok(Self { root, path: path.to_owned(), modes: Modes::new(false), compression, sync, current: None })
+        Ok(Self { root, path: path.to_owned(), modes: Modes::new(false), compression, sync, disk, current: None })
     }
 
     /// The permissions of what is made from now on.
@@ -89,9 +97,9 @@ impl Archive {
     }
 
     /// Opens a file to read it.
-    pub(crate) fn read(&self, name: &str) -> io::Result<File> {
+    pub(crate) fn read(&self, name: &str) -> io::Result<fs::File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | COMMON;
-        let file = File::from(rustix::fs::openat(&self.root, name, flags, Mode::empty())?);
+        let file = fs::File::from(rustix::fs::openat(&self.root, name, flags, Mode::empty())?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
     }
 
@@ -110,6 +118,7 @@ impl Archive {
             let opened = self.create(place, OFlags::WRONLY | OFlags::TRUNC)?;
             (opened, (bytes > 0).then_some(Replaced { beside, bytes }), None)
         };
+        let opened = File::new(opened, self.full(&partial), Arc::clone(&self.disk));
         if self.sync {
             self.fsync(&opened, &partial)?;
             self.fsync_names()?;
@@ -120,29 +129,34 @@ impl Archive {
         Ok(mended)
     }
 
-    fn create(&self, name: &str, flags: OFlags) -> Result<File, ClientError> {
+    fn create(&self, name: &str, flags: OFlags) -> Result<fs::File, ClientError> {
         let mode = Mode::from_raw_mode(self.modes.file());
         let failed = |source| ClientError::Local { doing: "open write-ahead log file", path: self.full(name), source };
         let flags = flags | OFlags::CREATE | OFlags::NONBLOCK | COMMON;
-        let opened = rustix::fs::openat(&self.root, name, flags, mode).map_err(|errno| failed(errno.into()))?;
-        let file = File::from(opened);
+        let mut opened = None;
+        self.change(name, &mut || {
+            opened = Some(rustix::fs::openat(&self.root, name, flags, mode)?);
+            Ok(())
+        })
+        .map_err(failed)?;
+        let file = opened.map(fs::File::from).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let metadata = file.metadata().map_err(failed)?;
         if metadata.is_file() { Ok(file) } else { Err(failed(io::Error::other("it is not a regular file"))) }
     }
 
     /// A file of the size of a segment. What it holds from before stays until it is written over: it may be the only copy.
-    fn open_plain(&self, partial: &str, size: u64) -> Result<(File, Option<WalEvent>), ClientError> {
+    fn open_plain(&self, partial: &str, size: u64) -> Result<(fs::File, Option<WalEvent>), ClientError> {
         let failed =
             |source| ClientError::Local { doing: "open write-ahead log file", path: self.full(partial), source };
         let file = self.create(partial, OFlags::WRONLY)?;
         let bytes = file.metadata().map_err(failed)?.len();
         if bytes != size {
             // All of its space now, so that a full disk is found before WAL is on its way.
-            let reserved = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
+            let reserve = || match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
                 reserved => reserved.map_err(io::Error::from),
             };
-            reserved.and_then(|()| file.set_len(size)).map_err(failed)?;
+            self.change(partial, &mut || reserve().and_then(|()| file.set_len(size))).map_err(failed)?;
         }
         let odd = bytes != 0 && bytes != size;
         let mended = odd.then(|| WalEvent::Mended { file: partial.to_owned(), bytes, expected: size });
@@ -196,7 +210,7 @@ impl Archive {
             None => self.rename(&current.partial, &current.complete),
             Some(replaced) => {
                 self.rename(&replaced.beside, &current.complete)?;
-                let _ = rustix::fs::unlinkat(&self.root, &*current.partial, AtFlags::empty());
+                self.remove(&current.partial);
                 Ok(())
             }
         }
@@ -214,7 +228,7 @@ impl Archive {
             None => {}
             Some(replaced) if replaced.bytes <= current.written => self.rename(&replaced.beside, &current.partial)?,
             // The earlier one holds more.
-            Some(replaced) => drop(rustix::fs::unlinkat(&self.root, &*replaced.beside, AtFlags::empty())),
+            Some(replaced) => self.remove(&replaced.beside),
         }
         Ok(Some(current.partial))
     }
@@ -228,7 +242,8 @@ impl Archive {
     pub(crate) fn store_history(&mut self, timeline: TimelineId, content: &[u8]) -> Result<(), Trouble> {
         let name = timeline.history_file_name();
         let beside = format!("{name}.tmp");
-        let mut file = self.create(&beside, OFlags::WRONLY | OFlags::TRUNC)?;
+        let file = self.create(&beside, OFlags::WRONLY | OFlags::TRUNC)?;
+        let mut file = File::new(file, self.full(&beside), Arc::clone(&self.disk));
         let failed = ClientError::local("write timeline history file", self.full(&beside));
         file.write_all(content).map_err(failed)?;
         if self.sync {
@@ -238,8 +253,8 @@ impl Archive {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), Trouble> {
-        let renamed = rustix::fs::renameat(&self.root, from, &self.root, to);
-        renamed.map_err(ClientError::errno("rename file", self.full(from)))?;
+        let renamed = self.change(to, &mut || Ok(rustix::fs::renameat(&self.root, from, &self.root, to)?));
+        renamed.map_err(ClientError::local("rename file", self.full(from)))?;
         if self.sync { self.fsync_names() } else { Ok(()) }
     }
 
@@ -250,8 +265,17 @@ impl Archive {
     }
 
     fn fsync_names(&self) -> Result<(), Trouble> {
-        let failed = |errno| Trouble::Fatal(ClientError::errno("fsync file", &self.path)(errno));
-        rustix::fs::fsync(&self.root).map_err(failed)
+        let failed = |error| Trouble::Fatal(ClientError::local("fsync file", &self.path)(error));
+        self.disk.sync(&self.path, &mut || Ok(rustix::fs::fsync(&self.root)?)).map_err(failed)
+    }
+
+    fn change(&self, name: &str, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        self.disk.change(&self.full(name), work)
+    }
+
+    /// Removes what has no worth any more. Where it stays it does no harm.
+    fn remove(&self, name: &str) {
+        let _ = self.change(name, &mut || Ok(rustix::fs::unlinkat(&self.root, name, AtFlags::empty())?));
     }
 }
 
@@ -264,6 +288,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::disk::RealDisk;
 
     const SIZE: u64 = 1 << 20;
 
@@ -276,7 +301,8 @@ mod tests {
     }
 
     fn open(directory: &TempDir, algorithm: CompressionAlgorithm) -> Archive {
-        Archive::open(directory.path(), &Compression::plain(algorithm), true).expect("an archive")
+        let compression = Compression::plain(algorithm);
+        Archive::open(directory.path(), &compression, true, Arc::new(RealDisk)).expect("an archive")
     }
 
     fn names(archive: &Archive) -> Vec<String> {
@@ -413,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_named() {
-        let opened = Archive::open(Path::new("/nowhere"), &Compression::default(), true);
+        let opened = Archive::open(Path::new("/nowhere"), &Compression::default(), true, Arc::new(RealDisk));
         let problem = opened.err().expect("no directory").to_string();
         assert_eq!(problem, "could not open directory \"/nowhere\": No such file or directory");
     }

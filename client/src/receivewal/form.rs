@@ -1,12 +1,13 @@
 //! How segments lie in an archive: as they are, or compressed.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 
 use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm};
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use lz4_flex::frame::{FrameDecoder, FrameEncoder};
+
+use crate::disk::File;
 
 /// A segment that is being written.
 pub(crate) enum Writer {

@@ -9,6 +9,7 @@ use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm}
 use backstop_protocol::lsn::Lsn;
 
 use crate::clock::{Clock, FixedClock};
+use crate::disk::{Disk, RealDisk};
 use crate::login::Login;
 use crate::mutation::Weakness;
 
@@ -44,6 +45,8 @@ pub struct ReceiveOptions {
     pub compression: Compression,
     /// How long to wait.
     pub deadlines: ReceiveDeadlines,
+    /// What lets files be made and written.
+    pub disk: Arc<dyn Disk>,
     /// Time of day.
     pub clock: Arc<dyn Clock>,
     /// What is wrong with this client on purpose.
@@ -64,6 +67,7 @@ impl ReceiveOptions {
             status_interval: Duration::from_secs(10),
             compression: Compression::plain(CompressionAlgorithm::None),
             deadlines: ReceiveDeadlines::default(),
+            disk: Arc::new(RealDisk),
             clock: Arc::new(FixedClock::EPOCH),
             weakness: Weakness::NONE,
         }

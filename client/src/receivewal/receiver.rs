@@ -38,7 +38,7 @@ pub async fn receive_wal(
     if options.compression.algorithm == CompressionAlgorithm::Zstd {
         return Err(ClientError::Refused("compression with ZSTD is not yet supported".to_owned()));
     }
-    let archive = Archive::open(&options.directory, &options.compression, options.sync)?;
+    let archive = Archive::open(&options.directory, &options.compression, options.sync, Arc::clone(&options.disk))?;
     let mut receiver = Receiver {
         connector,
         options,

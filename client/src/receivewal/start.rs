@@ -135,6 +135,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use std::sync::Arc;
+
+    use crate::disk::{File, RealDisk};
 
     const SIZE: u32 = 1 << 20;
 
@@ -161,6 +164,7 @@ mod tests {
             return zstd::encode_all(content, 1).expect("compressed");
         }
         let copy = file.try_clone().expect("a handle");
+        let file = File::new(file, "packed".into(), Arc::new(RealDisk));
         let mut writer = form::Writer::new(file, &Compression::plain(algorithm)).expect("a writer");
         writer.write_all(content).expect("written");
         writer.finish().expect("finished").flush().expect("flushed");
@@ -177,7 +181,8 @@ mod tests {
         for (name, content) in files {
             std::fs::write(directory.path().join(name), content).expect("written");
         }
-        let archive = Archive::open(directory.path(), &Compression::default(), false).expect("an archive");
+        let archive =
+            Archive::open(directory.path(), &Compression::default(), false, Arc::new(RealDisk)).expect("an archive");
         let mut told = Vec::new();
         let start = find(&archive, owner(), &mut |event| told.push(event.to_string()));
         let start = start.map_err(|error| error.to_string())?;
