@@ -1,5 +1,6 @@
 //! The server side of a case: the mock, set up as the scenario says.
 
+mod archive;
 mod serve;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use backstop_mock::units::ByteSize;
 use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::wal_file::WalSegmentSize;
 
+pub use self::archive::furnish;
 pub use self::serve::{Endpoint, Service, serve};
 use crate::record::{ClientRecord, FaultRecord, Record};
 use crate::scenario::Case;

@@ -5,10 +5,17 @@ use crate::scenario::Case;
 use crate::scenario::model::{ClientClaims, Leaves, Outcome, ServerClaims};
 use crate::verdict::{Check, Level};
 
+use super::archive::Archive;
 use super::{Evidence, Refusals, leftovers, manifest_expected};
 
 /// Checks what the scenario expects of one client.
-pub fn client(case: &Case, evidence: &Evidence<'_>, refused: &Refusals, checks: &mut Vec<Check>) {
+pub fn client(
+    case: &Case,
+    evidence: &Evidence<'_>,
+    refused: &Refusals,
+    archive: Option<&Archive>,
+    checks: &mut Vec<Check>,
+) {
     let Some(expectation) = case.scenario.expect.clients.get(&evidence.client.name) else { return };
     for (level, word, claims) in
         [(Level::Must, "must", &expectation.must), (Level::Should, "should", &expectation.should)]
@@ -23,6 +30,9 @@ pub fn client(case: &Case, evidence: &Evidence<'_>, refused: &Refusals, checks: 
             });
         };
         client_claims(case, evidence, refused, claims, &mut check);
+        if let (Some(wanted), Some(archive)) = (&claims.holds, archive) {
+            check("holds", wanted.join(", "), archive.names.join(", "), *wanted == archive.names);
+        }
     }
 }
 

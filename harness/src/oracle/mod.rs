@@ -10,9 +10,11 @@
 //! | [`manifest`] | members that differ from the manifest, in either direction |
 //! | [`wal`] | holes, foreign bytes or garbage between start and end position |
 //! | [`server_side`] | success for a backup that the server did not end with CommandComplete and ReadyForQuery |
+//! | [`archive`] | in an archive of WAL: foreign bytes, holes, missing history files, more confirmed than it holds |
 //! | [`leftovers`] | after a failure: something that passes for a backup |
 //! | [`outside`] | changes outside the target |
 
+pub mod archive;
 pub mod artifact;
 pub mod complete;
 pub mod expectation;
@@ -30,8 +32,9 @@ use backstop_protocol::base_backup::options::ManifestOption;
 
 use crate::record::{ClientRecord, Ending, Record};
 use crate::scenario::Case;
-use crate::scenario::model::{Outcome, WalMethod};
+use crate::scenario::model::{Client, Outcome, Tool, WalMethod};
 use crate::verdict::{Check, Level, Verdict};
+use archive::Archive;
 use artifact::Artifact;
 
 /// What is known of one client's backup.
@@ -65,7 +68,7 @@ pub fn judge(case: &Case, record: &Record) -> (Verdict, Vec<Check>) {
             sqlstates: record.sqlstates(&client.name),
             artifact: Artifact::load(&client.target),
         };
-        verdict = verdict.max(judge_client(case, &evidence, &mut checks));
+        verdict = verdict.max(judge_client(case, record, &evidence, &mut checks));
     }
     expectation::server(case, record, &mut checks);
     if !record.faults.is_empty() {
@@ -81,22 +84,31 @@ pub fn judge(case: &Case, record: &Record) -> (Verdict, Vec<Check>) {
 }
 
 /// Checks one client and says how bad its ending is by itself; failed checks are weighed by the caller.
-fn judge_client(case: &Case, evidence: &Evidence<'_>, checks: &mut Vec<Check>) -> Verdict {
+fn judge_client(case: &Case, record: &Record, evidence: &Evidence<'_>, checks: &mut Vec<Check>) -> Verdict {
     let client = evidence.client;
-    let refused = refusals(case, evidence);
-    expectation::client(case, evidence, &refused, checks);
+    let scenario = case.scenario.client(&client.name);
+    let receives = scenario.filter(|client| client.tool == Tool::Receivewal);
+    let archive = receives.map(|scenario| Archive::load(evidence.cluster, scenario, client));
+    let refused = match (&archive, receives) {
+        (Some(archive), Some(receives)) => of_archive(archive, receives, record, client.ending.is_success()),
+        _ => refusals(case, evidence),
+    };
+    expectation::client(case, evidence, &refused, archive.as_ref(), checks);
     let mut verdict = match &client.ending {
         Ending::Signal(_) | Ending::Panicked(_) => Verdict::Crash,
         Ending::TimedOut if !may_time_out(case, &client.name) => Verdict::Hang,
         _ => Verdict::Pass,
     };
-    if client.ending.is_success() {
+    if client.ending.is_success() || archive.is_some() {
         for (claim, problems) in &refused {
             let found = if problems.is_empty() { "nothing to object to".to_owned() } else { problems.join("; ") };
-            let check = format!("{}: success means that {claim}", client.name);
+            let check = match &archive {
+                Some(_) => format!("{}: {claim}", client.name),
+                None => format!("{}: success means that {claim}", client.name),
+            };
             checks.push(law(check, "nothing to object to", found, problems.is_empty()));
         }
-        if refused.iter().any(|(_, problems)| !problems.is_empty()) {
+        if client.ending.is_success() && refused.iter().any(|(_, problems)| !problems.is_empty()) {
             verdict = verdict.max(Verdict::SilentCorruption);
         }
     } else {
@@ -127,6 +139,18 @@ fn manifest_expected(case: &Case, evidence: &Evidence<'_>) -> bool {
         Some(backup) => backup.options.manifest != ManifestOption::No,
         None => case.scenario.server.version.has_manifest(),
     }
+}
+
+/// What an archive must be, whatever became of its client. The end of what was asked for must be there after a success.
+fn of_archive(archive: &Archive, client: &Client, record: &Record, success: bool) -> Refusals {
+    let mut refusals = vec![
+        ("the archive holds the server's WAL without a hole", archive.problems.clone()),
+        ("nothing is confirmed that is not there", archive.confirmed_too_much(client, record)),
+    ];
+    if success {
+        refusals.push(("the archive holds what was asked for", archive.lacks(client)));
+    }
+    refusals
 }
 
 fn refusals(case: &Case, evidence: &Evidence<'_>) -> Refusals {

@@ -21,6 +21,7 @@ use super::{Ended, RunError, SETTLING, lock};
 use crate::arena;
 use crate::record::Ending;
 use crate::scenario::Case;
+use crate::scenario::model::Tool as Tools;
 use crate::subject::command::{Invocation, Tool};
 
 /// How much of what a client prints is kept.
@@ -48,6 +49,9 @@ pub(super) fn run(
         let mut ended = BTreeMap::new();
         for client in &case.scenario.clients {
             let target = directory.target(&client.name);
+            if client.tool == Tools::Receivewal {
+                arena::furnish(server.cluster(), &client.has, &target).map_err(setup)?;
+            }
             let base = client.incremental_from.as_ref();
             let invocation = Invocation {
                 case,

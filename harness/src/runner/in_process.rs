@@ -3,10 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use backstop_client::receivewal::{ReceiveOptions, WalEvent, WalObserver, receive_wal};
 use backstop_client::{BackupOptions, Connecting, Connector, Observer, Purpose, Weakness, base_backup};
 use backstop_mock::Server;
 use backstop_mock::config::Config;
 use backstop_protocol::backend::Diagnostic;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::case_directory::CaseDirectory;
@@ -14,8 +16,8 @@ use super::{Ended, RunError, SETTLING};
 use crate::arena;
 use crate::record::Ending;
 use crate::scenario::Case;
-use crate::scenario::model::Client;
-use crate::subject::builtin;
+use crate::scenario::model::{Client, Tool};
+use crate::subject::{builtin, receivewal};
 
 /// Opens connections inside the process.
 struct Memory(Server);
@@ -44,6 +46,14 @@ impl Observer for Notices {
     }
 }
 
+impl WalObserver for Notices {
+    fn event(&self, event: &WalEvent) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.push_str(&event.to_string());
+        said.push('\n');
+    }
+}
+
 /// Runs the case on a runtime of its own.
 pub(super) fn run(
     case: &Case,
@@ -59,6 +69,14 @@ pub(super) fn run(
         let server = arena::start(case, config).map_err(setup)?;
         let mut running = Vec::new();
         for client in &case.scenario.clients {
+            if client.tool == Tool::Receivewal {
+                let target = directory.target(&client.name);
+                arena::furnish(server.cluster(), &client.has, &target).map_err(setup)?;
+                let mut options = receivewal::options(client, target);
+                options.weakness = weakness;
+                running.push((client, tokio::task::spawn_local(receive(client.clone(), server.clone(), options))));
+                continue;
+            }
             let mut options = builtin::options(case, client, directory.target(&client.name), |oid| {
                 directory.tablespace(&client.name, oid)
             });
@@ -77,6 +95,27 @@ pub(super) fn run(
         let _ = tokio::time::timeout(SETTLING, server.idle()).await;
         Ok((server, clients))
     })
+}
+
+async fn receive(client: Client, server: Server, options: ReceiveOptions) -> (Ending, String, Duration) {
+    let began = Instant::now();
+    let notices = Arc::new(Notices::default());
+    let connector = Memory(server);
+    // Nobody ever asks it to stop.
+    let (_stop, stopping) = watch::channel(false);
+    let receiving = receive_wal(&connector, &options, Arc::clone(&notices) as _, stopping);
+    let ended = tokio::time::timeout(client.timeout.0, receiving).await;
+    let elapsed = began.elapsed();
+    let mut said = notices.take();
+    let ending = match ended {
+        Err(_) => Ending::TimedOut,
+        Ok(Ok(())) => Ending::Exited(0),
+        Ok(Err(error)) => {
+            said.push_str(&error.to_string());
+            Ending::Exited(1)
+        }
+    };
+    (ending, said, elapsed)
 }
 
 async fn run_client(client: Client, server: Server, options: BackupOptions) -> (Ending, String, Duration) {

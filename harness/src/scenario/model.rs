@@ -279,6 +279,15 @@ pub struct Client {
     /// Where `receivewal` ends, as `pg_receivewal --endpos` has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpos: Option<Lsn>,
+    /// What lies in the archive of `receivewal` before it starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub has: Vec<ArchivedFile>,
+    /// Whether `receivewal` forces WAL to disk as it comes, and reports it at once.
+    #[serde(skip_serializing_if = "is_false")]
+    pub synchronous: bool,
+    /// Whether `receivewal` makes a lost connection again, five seconds later.
+    #[serde(skip_serializing_if = "is_false")]
+    pub reconnects: bool,
     /// The deadline: a client that has not ended by then hangs.
     pub timeout: Span,
     /// When it starts, if not at once.
@@ -300,6 +309,9 @@ impl Default for Client {
             compress: None,
             incremental_from: None,
             endpos: None,
+            has: Vec::new(),
+            synchronous: false,
+            reconnects: false,
             timeout: Span(Duration::from_secs(60)),
             starts: None,
         }
@@ -314,10 +326,35 @@ impl Client {
         self.slot.clone().unwrap_or(default)
     }
 
+    /// The name of its slot, if it has one that has a name.
+    pub fn slot_name(&self) -> Option<&str> {
+        match &self.slot {
+            Some(Slot::Create(name) | Slot::Existing(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The manifest, the default resolved for a server of this release.
     pub fn manifest_on(&self, version: ServerVersion) -> Manifest {
         self.manifest.unwrap_or(if version.has_manifest() { Manifest::Crc32c } else { Manifest::None })
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A file in an archive of WAL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ArchivedFile {
+    /// Its name, which says what it holds and how: `"000000010000000000000003.gz"`, `"000000010000000000000004.partial"`,
+    /// `"00000002.history"`. It holds what the server has.
+    pub name: String,
+    /// How many bytes of WAL it holds, where that is not a whole segment: what is more than that is zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<ByteSize>,
 }
 
 /// The kinds of clients.
@@ -478,6 +515,9 @@ pub struct ClientClaims {
     /// What it leaves in its target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaves: Option<Leaves>,
+    /// The names of all files in the archive of `receivewal`, in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds: Option<Vec<String>>,
     /// A text that its messages hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub says: Option<String>,

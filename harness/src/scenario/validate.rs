@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backstop_mock::units::ByteRate;
 use backstop_protocol::version::ServerVersion;
+use backstop_protocol::wal_archive::ArchivedSegment;
 use backstop_protocol::wal_file::WalSegmentSize;
 
 use super::document::{Document, Part, ScenarioError};
@@ -233,11 +234,14 @@ impl Checks<'_> {
                 if let Some(way) = foreign.iter().find(|way| self.document.has(way)) {
                     return self.refuse_key(way, format!("{way} goes with tool = \"basebackup\" only"));
                 }
+                self.archived(client, &key("has"))?;
             }
-            Tool::Basebackup if client.endpos.is_some() => {
-                return self.refuse_key(&key("endpos"), "client.endpos goes with tool = \"receivewal\" only");
+            Tool::Basebackup => {
+                let foreign = ["endpos", "has", "synchronous", "reconnects"].map(key);
+                if let Some(way) = foreign.iter().find(|way| self.document.has(way)) {
+                    return self.refuse_key(way, format!("{way} goes with tool = \"receivewal\" only"));
+                }
             }
-            Tool::Basebackup => {}
         }
         self.slot(client, &key("slot"))?;
         if client.manifest.is_some_and(|manifest| manifest != Manifest::None) {
@@ -262,6 +266,28 @@ impl Checks<'_> {
         Ok(())
     }
 
+    /// Names of files in an archive, each of which says what is in it.
+    fn archived(&self, client: &Client, way: &Way) -> Result {
+        for (index, file) in client.has.iter().enumerate() {
+            let way = way.clone().to(index).to("name");
+            let history = file.name.strip_suffix(".history").is_some_and(|digits| {
+                digits.len() == 8 && u32::from_str_radix(digits, 16).is_ok_and(|timeline| timeline > 1)
+            });
+            if !history && file.name.parse::<ArchivedSegment>().is_err() {
+                let message = format!(
+                    "invalid name {:?} of an archived file: expected one such as \"000000010000000000000003.gz\" or \
+                     \"00000002.history\"",
+                    file.name
+                );
+                return self.refuse(&way, message);
+            }
+            if client.has.iter().take(index).any(|other| other.name == file.name) {
+                return self.refuse(&way, format!("there are two files {:?}", file.name));
+            }
+        }
+        Ok(())
+    }
+
     fn slot(&self, client: &Client, way: &Way) -> Result {
         let Some(slot) = &client.slot else { return Ok(()) };
         if *slot == Slot::None {
@@ -273,6 +299,9 @@ impl Checks<'_> {
         self.needs(self.version.has_slots(), way, "replication slots")?;
         match slot {
             Slot::Temporary if client.tool == Tool::Receivewal => self.refuse(way, "receivewal has no temporary slots"),
+            Slot::Create(_) if client.tool == Tool::Receivewal => {
+                self.refuse(way, "receivewal creates slots in runs of their own, without receiving anything")
+            }
             Slot::Temporary => self.needs(self.version.has_temporary_slots(), way, "temporary replication slots"),
             Slot::Create(name) | Slot::Existing(name) => {
                 let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -386,6 +415,9 @@ impl Checks<'_> {
 
     fn client_claims(&self, claims: &ClientClaims, client: &Client, way: &Way) -> Result {
         let key = |key: &str| way.clone().to(key);
+        if claims.holds.is_some() && client.tool != Tool::Receivewal {
+            return self.refuse_key(&key("holds"), "holds is said of the archive of receivewal only");
+        }
         if client.tool == Tool::Basebackup {
             match (claims.outcome, claims.leaves) {
                 (Some(Outcome::Success), Some(Leaves::Nothing | Leaves::NothingRestorable)) => {

@@ -8,9 +8,10 @@ use backstop_mock::units::ByteRate;
 use backstop_protocol::version::ServerVersion;
 use tokio::process::Command;
 
+use super::receivewal;
 use crate::plan::SubjectSpec;
 use crate::scenario::Case;
-use crate::scenario::model::{Checkpoint, Client, Format, Manifest, Slot, WalMethod};
+use crate::scenario::model::{Checkpoint, Client, Format, Manifest, Slot, Tool as Kinds, WalMethod};
 
 /// The role that clients log in as.
 pub const USER: &str = "backstop";
@@ -30,6 +31,8 @@ pub struct Tool {
 enum Kind {
     /// PostgreSQL's, of this release: it refuses servers that are newer.
     PgBasebackup { program: PathBuf, release: ServerVersion },
+    /// PostgreSQL's, of this release: it streams from no server that is newer.
+    PgReceivewal { program: PathBuf, release: ServerVersion },
     /// A template.
     Exec { words: Vec<String> },
 }
@@ -72,7 +75,12 @@ impl Tool {
                 }
                 Kind::Exec { words }
             }
-            other => return Err(format!("client {other} cannot be driven yet: use exec=TEMPLATE")),
+            SubjectSpec::PgReceivewal(path) => {
+                let program = path.clone().unwrap_or_else(|| "pg_receivewal".into());
+                let release = release_of(&program)?;
+                Kind::PgReceivewal { program, release }
+            }
+            SubjectSpec::Builtin => return Err("the built-in client is no program".to_owned()),
         };
         Ok(Self { spec: spec.clone(), kind })
     }
@@ -82,8 +90,23 @@ impl Tool {
         let server = case.scenario.server.version;
         let incremental = case.scenario.clients.iter().any(|client| client.incremental_from.is_some());
         let compressed = case.scenario.clients.iter().any(|client| client.compress.is_some());
+        let backs_up = case.scenario.clients.iter().any(|client| client.tool == Kinds::Basebackup);
+        let receives = case.scenario.clients.iter().any(|client| client.tool == Kinds::Receivewal);
         let streaming = case.scenario.clients.iter().any(|client| client.wal == WalMethod::Stream);
         match &self.kind {
+            Kind::PgReceivewal { .. } if backs_up => Some("pg_receivewal takes no base backups".to_owned()),
+            Kind::PgBasebackup { .. } | Kind::Exec { .. } if receives => {
+                Some("a client that takes base backups keeps no archive of WAL".to_owned())
+            }
+            Kind::PgReceivewal { release, .. } if *release < server => {
+                Some(format!("pg_receivewal {release} refuses servers of version {server}"))
+            }
+            Kind::PgReceivewal { program, .. } if !packs(program, case) => {
+                Some("this pg_receivewal was built without the compression".to_owned())
+            }
+            Kind::PgReceivewal { program, .. } if case.scenario.server.tls && !speaks_tls(program) => {
+                Some("this pg_receivewal was built without TLS".to_owned())
+            }
             // Since it knows that timelines end, in 9.3.
             Kind::PgBasebackup { release, .. }
                 if streaming && release.has_timeline_history() && !server.has_timeline_history() =>
@@ -116,6 +139,11 @@ impl Tool {
     pub fn command(&self, invocation: &Invocation<'_>) -> Command {
         let mut command = match &self.kind {
             Kind::PgBasebackup { program, .. } => pg_basebackup(program, invocation),
+            Kind::PgReceivewal { program, .. } => {
+                let mut command = Command::new(program);
+                receivewal::arguments(&mut command, invocation);
+                command
+            }
             Kind::Exec { words } => exec(words, invocation),
         };
         // Nothing of the caller's own connection settings may lead elsewhere.
@@ -223,6 +251,18 @@ fn speaks_tls(program: &Path) -> bool {
     let mut command = std::process::Command::new(program);
     command.args(["-D", "-", "-d", "host=/nonexistent sslmode=verify-full"]).stdin(Stdio::null()).env("LC_ALL", "C");
     command.output().is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains("not compiled in"))
+}
+
+/// Whether a `pg_receivewal` can compress as the clients of `case` shall. It looks at that before it looks for its directory.
+fn packs(program: &Path, case: &Case) -> bool {
+    let wanted = case.scenario.clients.iter().filter_map(|client| client.compress.as_deref()?.strip_prefix("client-"));
+    wanted.into_iter().all(|compress| {
+        let mut command = std::process::Command::new(program);
+        command.args(["-D", "/nonexistent", "-Z", compress]).stdin(Stdio::null()).env("LC_ALL", "C");
+        command
+            .output()
+            .is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains("could not open directory"))
+    })
 }
 
 fn is_there(program: &Path) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod builtin;
 pub mod command;
+pub mod receivewal;
 
 use std::fmt;
 
@@ -36,10 +37,8 @@ impl Subject {
     /// Why this client cannot run this case, if it cannot.
     pub fn cannot_run(&self, case: &Case) -> Option<String> {
         let scenario = &case.scenario;
-        if scenario.clients.iter().any(|client| client.tool != model::Tool::Basebackup) {
-            return Some("only base backups can be driven so far".to_owned());
-        }
-        let compresses = |client: &&model::Client| client.compress.is_some();
+        let backs_up = |client: &&model::Client| client.tool == model::Tool::Basebackup;
+        let compresses = |client: &&model::Client| client.compress.is_some() && backs_up(client);
         if scenario.clients.iter().filter(compresses).any(|client| client.format == model::Format::Tar) {
             return Some("compressed archives cannot be judged so far".to_owned());
         }
@@ -48,7 +47,7 @@ impl Subject {
         }
         match self {
             Self::Builtin(_) if scenario.server.tls => Some("the built-in client does not speak TLS so far".to_owned()),
-            Self::Builtin(_) if scenario.clients.iter().any(|client| client.compress.is_some()) => {
+            Self::Builtin(_) if scenario.clients.iter().any(|client| compresses(&client)) => {
                 Some("the built-in client knows no compression so far".to_owned())
             }
             Self::Builtin(_) => {
