@@ -3,6 +3,7 @@
 mod archive;
 mod serve;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -111,10 +112,11 @@ fn lead(mut fault: Fault, outside: &Path) -> Fault {
 /// A data directory that cannot be served, a slot that cannot be made.
 pub fn start(case: &Case, config: Config) -> Result<Server, String> {
     let server = Server::new(config).map_err(|error| error.to_string())?;
-    for client in &case.scenario.clients {
-        if let Slot::Existing(name) = client.slot_on(case.scenario.server.version) {
-            server.cluster().create_slot(&name, false, true, 0).map_err(|error| error.message)?;
-        }
+    let slots = case.scenario.clients.iter().map(|client| client.slot_on(case.scenario.server.version));
+    let names = slots.filter_map(|slot| if let Slot::Existing(name) = slot { Some(name) } else { None });
+    // Clients may share one.
+    for name in names.collect::<BTreeSet<_>>() {
+        server.cluster().create_slot(&name, false, true, 0).map_err(|error| error.message)?;
     }
     Ok(server)
 }
