@@ -52,7 +52,6 @@ mod wal_receiver;
 mod wal_stream;
 
 pub use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
-pub use backstop_protocol::base_backup::options::compression::CompressionSupport;
 pub use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm, ManifestOption};
 pub use backup::{BackupSummary, base_backup};
 pub use clock::{Clock, FixedClock, SystemClock};

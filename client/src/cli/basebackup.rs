@@ -140,6 +140,10 @@ fn options(arguments: &Arguments, server: &Server) -> Result<BackupOptions, Stri
     }
     options.recovery = arguments.write_recovery_conf.then(|| {
         let mut conninfo = conninfo.clone();
+        // So is the port: what is not said here is the standby's own default.
+        if conninfo.get("port").is_none() {
+            let _ = conninfo.set("port", "5432");
+        }
         // The user is named even if it is the default: the standby may run as another one.
         let _ = conninfo.set("user", &login.user);
         if let Some(password) = &login.password

@@ -10,6 +10,9 @@ mod lz4;
 
 use std::fmt;
 
+use backstop_protocol::base_backup::options::compression::{
+    CompressArgument, CompressionError, CompressionLocation, CompressionSupport,
+};
 use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm};
 
 pub(crate) use self::decoder::Decoder;
@@ -36,6 +39,34 @@ pub enum ArchiveCompression {
 }
 
 impl ArchiveCompression {
+    /// Reads `--compress`: `[{client|server}-]METHOD[:DETAIL]`, or a level of gzip. Where it does not say who compresses, it is the
+    /// client, or the server if the backup does not come `here`.
+    ///
+    /// ```
+    /// use backstop_client::ArchiveCompression;
+    ///
+    /// assert_eq!(ArchiveCompression::parse("zstd:level=3", true)?.to_string(), "client-zstd:level=3");
+    /// assert_eq!(ArchiveCompression::parse("5", false)?.to_string(), "server-gzip:5");
+    /// assert_eq!(ArchiveCompression::parse("none", true)?, ArchiveCompression::None);
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `pg_basebackup` says of a compression that it cannot do. What a server shall do is not judged.
+    pub fn parse(argument: &str, here: bool) -> Result<Self, String> {
+        let argument = CompressArgument::parse(argument);
+        let unsaid = if here { CompressionLocation::Client } else { CompressionLocation::Server };
+        if argument.location.unwrap_or(unsaid) == CompressionLocation::Server {
+            let (algorithm, detail) = (argument.algorithm.to_owned(), argument.detail.map(str::to_owned));
+            return Ok(Self::Server { algorithm, detail });
+        }
+        let support = CompressionSupport { gzip: true, lz4: true, zstd: true, long_distance: true };
+        let algorithm = argument.algorithm.parse().map_err(|error: CompressionError| error.to_string())?;
+        let compression = Compression::parse(algorithm, argument.detail, support)
+            .map_err(|error| format!("invalid compression specification: {error}"))?;
+        Ok(if algorithm == CompressionAlgorithm::None { Self::None } else { Self::Client(compression) })
+    }
+
     /// What the server compresses with, if this client knows it.
     pub(crate) fn on_server(&self) -> CompressionAlgorithm {
         match self {

@@ -6,6 +6,10 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
+use super::unpack;
+
 /// A name as it stands in a manifest: relative, with `/`, tablespaces below `pg_tblspc/<oid>/`. Not necessarily UTF-8.
 pub type MemberPath = Vec<u8>;
 
@@ -67,10 +71,12 @@ pub struct Artifact {
     pub is_tar: bool,
     /// What is wrong with the form itself: unreadable archives, duplicate members, missing trailers.
     pub problems: Vec<String>,
+    /// Where compressed archives were unpacked.
+    unpacked: Option<TempDir>,
 }
 
 impl Artifact {
-    /// Reads what lies in `target`. A directory that holds `*.tar` files and no `PG_VERSION` is a backup in tar format.
+    /// Reads what lies in `target`. A directory that holds `*.tar` files, compressed or not, and no `PG_VERSION` is a backup in tar format.
     pub fn load(target: &Path) -> Self {
         let mut artifact = Self::default();
         let archives = archives_in(target);
@@ -144,7 +150,22 @@ impl Artifact {
         }
     }
 
+    /// The archive at `path`, unpacked if it is compressed.
+    fn plain_archive(&mut self, path: &Path) -> io::Result<PathBuf> {
+        if unpack::compression(path).is_none() {
+            return Ok(path.to_owned());
+        }
+        let name = file_name(path);
+        if self.unpacked.is_none() {
+            self.unpacked = Some(tempfile::Builder::new().prefix("backstop-").tempdir()?);
+        }
+        let to = self.unpacked.as_ref().map(|directory| directory.path().join(&name)).unwrap_or_default();
+        unpack::unpack(path, &to)?;
+        Ok(to)
+    }
+
     fn try_load_archive(&mut self, prefix: &[u8], path: &Path) -> io::Result<()> {
+        let path = &self.plain_archive(path)?;
         let length = fs::metadata(path)?.len();
         let mut archive = tar::Archive::new(File::open(path)?);
         let mut end_of_members = 0;
@@ -208,7 +229,7 @@ fn archives_in(target: &Path) -> Vec<(Vec<u8>, PathBuf)> {
     let mut archives: Vec<_> = entries
         .filter_map(|entry| {
             let path = entry.ok()?.path();
-            let stem = path.file_name()?.to_str()?.strip_suffix(".tar")?.to_owned();
+            let stem = unpack::stem(path.file_name()?.to_str()?)?.to_owned();
             let prefix = match stem.as_str() {
                 "base" => String::new(),
                 "pg_wal" | "pg_xlog" => format!("{stem}/"),

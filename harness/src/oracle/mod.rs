@@ -24,6 +24,7 @@ pub mod leftovers;
 pub mod manifest;
 pub mod outside;
 pub mod server_side;
+mod unpack;
 pub mod wal;
 
 use backstop_mock::BackupRecord;

@@ -1,5 +1,6 @@
 //! The built-in client against the mock: one process, memory for a network, and a clock that nobody waits for.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,20 +69,43 @@ pub(super) fn run(
     world.block_on(&runtime, async {
         let server = arena::start(case, config).map_err(setup)?;
         let mut running = Vec::new();
+        // Who builds on another's backup starts when that one has ended.
+        let mut ended = BTreeMap::new();
         for client in &case.scenario.clients {
             if client.tool == Tool::Receivewal {
                 let target = directory.target(&client.name);
                 arena::furnish(server.cluster(), &client.has, &target).map_err(setup)?;
                 let mut options = receivewal::options(client, target);
                 options.weakness = weakness;
-                running.push((client, tokio::task::spawn_local(receive(client.clone(), server.clone(), options))));
+                running.push((
+                    client.name.clone(),
+                    tokio::task::spawn_local(receive(client.clone(), server.clone(), options)),
+                ));
                 continue;
             }
-            let mut options = builtin::options(case, client, directory.target(&client.name), |oid| {
+            let base = client.incremental_from.as_ref();
+            let manifest = base.map(|base| directory.target(base).join("backup_manifest"));
+            let options = builtin::options(case, client, directory.target(&client.name), manifest, |oid| {
                 directory.tablespace(&client.name, oid)
             });
-            options.weakness = weakness;
-            running.push((client, tokio::task::spawn_local(run_client(client.clone(), server.clone(), options))));
+            let options = options.map(|options| BackupOptions { weakness, ..options });
+            let before = base.and_then(|base| ended.get(base).cloned());
+            let (tell, told) = watch::channel(false);
+            ended.insert(client.name.clone(), told);
+            let (client, server, timeout) = (client.name.clone(), server.clone(), client.timeout.0);
+            let turn = async move {
+                if let Some(mut before) = before {
+                    // An error: it ended in a panic, which is an end, too.
+                    let _: Result<_, watch::error::RecvError> = before.wait_for(|ended| *ended).await;
+                }
+                let outcome = match options {
+                    Ok(options) => run_client(timeout, server, options).await,
+                    Err(problem) => (Ending::Exited(1), problem, Duration::ZERO),
+                };
+                tell.send_replace(true);
+                outcome
+            };
+            running.push((client, tokio::task::spawn_local(turn)));
         }
         let mut clients = Vec::new();
         for (client, task) in running {
@@ -89,7 +113,7 @@ pub(super) fn run(
                 Ok(ended) => ended,
                 Err(error) => (Ending::Panicked(error.to_string()), String::new(), Duration::ZERO),
             };
-            clients.push(Ended { client: client.name.clone(), ending, said, elapsed });
+            clients.push(Ended { client, ending, said, elapsed });
         }
         // Nothing else happens on a paused clock: whoever has not gone by then never will.
         let _ = tokio::time::timeout(SETTLING, server.idle()).await;
@@ -118,11 +142,11 @@ async fn receive(client: Client, server: Server, options: ReceiveOptions) -> (En
     (ending, said, elapsed)
 }
 
-async fn run_client(client: Client, server: Server, options: BackupOptions) -> (Ending, String, Duration) {
+async fn run_client(timeout: Duration, server: Server, options: BackupOptions) -> (Ending, String, Duration) {
     let began = Instant::now();
     let notices = Arc::new(Notices::default());
     let backup = base_backup(Arc::new(Memory(server)), options, Arc::clone(&notices) as _);
-    let ended = tokio::time::timeout(client.timeout.0, backup).await;
+    let ended = tokio::time::timeout(timeout, backup).await;
     let elapsed = began.elapsed();
     let mut said = notices.take();
     let ending = match ended {

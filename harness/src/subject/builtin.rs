@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backstop_client::{BackupOptions, Deadlines, SlotOption, Target, WalMethod};
+use backstop_client::{ArchiveCompression, BackupOptions, Deadlines, SlotOption, Target, WalMethod};
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::ManifestOption;
 
@@ -11,8 +11,17 @@ use super::command::{PASSWORD, USER, kilobytes_per_second};
 use crate::scenario::Case;
 use crate::scenario::model::{Checkpoint, Client, Format, Manifest, Slot, WalMethod as Wal};
 
-/// What the library is told.
-pub fn options(case: &Case, client: &Client, target: PathBuf, tablespace: impl Fn(u32) -> PathBuf) -> BackupOptions {
+/// What the library is told, `manifest` being that of the backup on which this one builds.
+///
+/// # Errors
+/// What the client says of a compression that it cannot do.
+pub fn options(
+    case: &Case,
+    client: &Client,
+    target: PathBuf,
+    manifest: Option<PathBuf>,
+    tablespace: impl Fn(u32) -> PathBuf,
+) -> Result<BackupOptions, String> {
     let version = case.scenario.server.version;
     let target = match client.format {
         Format::Plain => Target::Plain { directory: target, waldir: None },
@@ -38,6 +47,7 @@ pub fn options(case: &Case, client: &Client, target: PathBuf, tablespace: impl F
         Format::Plain => tablespaces.map(|space| (space.location.clone().into(), tablespace(space.oid))).collect(),
         Format::Tar => Vec::new(),
     };
+    options.incremental = manifest;
     options.max_rate = client.max_rate.map(kilobytes_per_second);
     let (manifest, checksums) = match client.manifest_on(version) {
         Manifest::None => (ManifestOption::No, ChecksumAlgorithm::Crc32c),
@@ -48,11 +58,14 @@ pub fn options(case: &Case, client: &Client, target: PathBuf, tablespace: impl F
         Manifest::Sha512 => (ManifestOption::Yes, ChecksumAlgorithm::Sha512),
     };
     options.manifest = manifest;
+    if let Some(compress) = &client.compress {
+        options.compression = ArchiveCompression::parse(compress, true)?;
+    }
     options.manifest_checksums = checksums;
     // The power does not fail in here, and fsync costs more than everything else together.
     options.sync = false;
     options.deadlines = deadlines(client.timeout.0);
-    options
+    Ok(options)
 }
 
 /// The client gives up before the harness does, so that a silent server is a failure of the backup and not of the client.

@@ -10,7 +10,6 @@ use backstop_client::Weakness;
 
 use crate::plan::SubjectSpec;
 use crate::scenario::Case;
-use crate::scenario::model;
 use command::Tool;
 
 /// A client that is there and can be run.
@@ -37,23 +36,12 @@ impl Subject {
     /// Why this client cannot run this case, if it cannot.
     pub fn cannot_run(&self, case: &Case) -> Option<String> {
         let scenario = &case.scenario;
-        let backs_up = |client: &&model::Client| client.tool == model::Tool::Basebackup;
-        let compresses = |client: &&model::Client| client.compress.is_some() && backs_up(client);
-        if scenario.clients.iter().filter(compresses).any(|client| client.format == model::Format::Tar) {
-            return Some("compressed archives cannot be judged so far".to_owned());
-        }
         if scenario.clients.iter().any(|client| client.starts.is_some()) {
             return Some("every client starts at once so far".to_owned());
         }
         match self {
             Self::Builtin(_) if scenario.server.tls => Some("the built-in client does not speak TLS so far".to_owned()),
-            Self::Builtin(_) if scenario.clients.iter().any(|client| compresses(&client)) => {
-                Some("the built-in client knows no compression so far".to_owned())
-            }
-            Self::Builtin(_) => {
-                let incremental = scenario.clients.iter().any(|client| client.incremental_from.is_some());
-                incremental.then(|| "the built-in client takes no incremental backups so far".to_owned())
-            }
+            Self::Builtin(_) => None,
             Self::Command(tool) => tool.cannot_run(case),
         }
     }

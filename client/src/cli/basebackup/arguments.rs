@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
-use backstop_protocol::base_backup::options::compression::{
-    CompressArgument, CompressionError, CompressionLocation, CompressionSupport,
-};
-use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm, ManifestOption};
+use backstop_protocol::base_backup::options::ManifestOption;
 use clap::{ArgAction, Parser};
 
 use super::super::connection::ConnectionArguments;
@@ -207,25 +204,11 @@ impl Arguments {
 
     /// Who compresses, and with what.
     pub(super) fn compression(&self) -> Result<ArchiveCompression, String> {
-        let argument = match &self.compress {
-            Some(compress) => CompressArgument::parse(compress),
-            None if self.gzip => CompressArgument::parse("gzip"),
-            None => return Ok(ArchiveCompression::None),
-        };
-        let unsaid = if self.target().is_some() { CompressionLocation::Server } else { CompressionLocation::Client };
-        if argument.location.unwrap_or(unsaid) == CompressionLocation::Server {
-            let (algorithm, detail) = (argument.algorithm.to_owned(), argument.detail.map(str::to_owned));
-            return Ok(ArchiveCompression::Server { algorithm, detail });
+        match &self.compress {
+            Some(compress) => ArchiveCompression::parse(compress, self.target().is_none()),
+            None if self.gzip => ArchiveCompression::parse("gzip", self.target().is_none()),
+            None => Ok(ArchiveCompression::None),
         }
-        let support = CompressionSupport { gzip: true, lz4: true, zstd: true, long_distance: true };
-        let algorithm: CompressionAlgorithm =
-            argument.algorithm.parse().map_err(|error: CompressionError| error.to_string())?;
-        let compression = Compression::parse(algorithm, argument.detail, support)
-            .map_err(|error| format!("invalid compression specification: {error}"))?;
-        Ok(match algorithm {
-            CompressionAlgorithm::None => ArchiveCompression::None,
-            _ => ArchiveCompression::Client(compression),
-        })
     }
 
     pub(super) fn tar(&self) -> bool {
