@@ -10,9 +10,10 @@
 //! | what a walsender says | `session` |
 //! | who may come in | [`access`] |
 //! | faults | [`fault`] |
-//! | the record of the wire | [`transcript`] |
+//! | the record of the wire, told and byte by byte | [`transcript`], [`capture`] |
 
 pub mod access;
+pub mod capture;
 mod clock;
 pub mod cluster;
 pub mod config;

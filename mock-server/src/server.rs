@@ -22,6 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use crate::access::Access;
+use crate::capture::{Capture, SharedCapture, Tap};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, RunningBackup, SlotState, Tablespace};
 use crate::config::{Config, ConfigError};
@@ -132,6 +133,7 @@ impl Server {
             plan: Mutex::new(Plan::new(&config.faults)),
             faultless: config.faults.is_empty(),
             recorder: Mutex::default(),
+            capture: OnceLock::new(),
             book: Mutex::default(),
             life: watch::Sender::new(life),
             live: watch::Sender::new(0),
@@ -199,6 +201,11 @@ impl Server {
     /// that is in the middle of data. What is taken is no longer kept: whoever serves for long takes it from time to time.
     pub fn take_transcript(&self) -> Vec<Event> {
         lock(&self.shared.recorder).take()
+    }
+
+    /// Has every byte of the connections that come from now on taken down. The first capture stays; another one is not taken.
+    pub fn capture(&self, capture: Arc<Mutex<dyn Capture>>) {
+        let _ = self.shared.capture.set(capture);
     }
 
     /// What the server still holds.
@@ -342,6 +349,7 @@ pub(crate) struct Shared {
     plan: Mutex<Plan>,
     faultless: bool,
     recorder: Mutex<Recorder>,
+    capture: OnceLock<SharedCapture>,
     book: Mutex<Book>,
     live: watch::Sender<usize>,
     /// Whether the background tasks run.
@@ -522,6 +530,11 @@ impl Shared {
     /// Adds to the transcript.
     pub(crate) fn record(&self, session: u32, said: &Said<'_>) {
         lock(&self.recorder).record(self.clock.elapsed(), session, said);
+    }
+
+    /// Where the bytes of a session go, if they are taken down.
+    pub(crate) fn tap(&self, session: u32) -> Option<Tap> {
+        self.capture.get().map(|capture| Tap { capture: Arc::clone(capture), session, start: self.clock.start() })
     }
 
     pub(crate) fn note(&self, session: u32, detail: &str) {

@@ -28,6 +28,7 @@ pub mod frame;
 pub mod frontend;
 pub mod lsn;
 pub mod page;
+mod summary;
 pub mod timeline;
 pub mod version;
 pub mod wal;

@@ -154,7 +154,7 @@ pub(crate) struct Session {
 pub(crate) async fn serve(shared: Arc<Shared>, seat: Arc<Seat>, stream: Stream) {
     let mut session = Session {
         version: shared.cluster.version(),
-        wire: Wire::new(stream),
+        wire: Wire::new(stream, shared.tap(seat.number)),
         is_walsender: false,
         user: String::new(),
         superuser: false,

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
 
-use backstop_protocol::backend::{Authentication, BackendMessage, Column, TransactionStatus};
+use backstop_protocol::backend::{BackendMessage, Column};
 use backstop_protocol::frame::write_frame;
 use backstop_protocol::frontend::FrontendMessage;
 use backstop_protocol::wal::stream::StandbyMessage;
@@ -50,7 +50,7 @@ impl Session {
     /// Sends a message.
     pub(super) async fn send(&mut self, message: BackendMessage) -> Result<(), Stop> {
         let message = self.changes.apply(message)?;
-        let (detail, version) = (describe(&message), self.version);
+        let (detail, version) = (message.summary(), self.version);
         self.put(message.name(), &detail, 0, false, |out| message.encode_as(version, out)).await
     }
 
@@ -125,7 +125,7 @@ impl Session {
         let said = Said {
             direction: Direction::Sent,
             message: message.name(),
-            detail: &describe(message),
+            detail: &message.summary(),
             bytes: 0,
             folds: false,
         };
@@ -153,7 +153,7 @@ impl Session {
             FrontendMessage::Query(text) => ("Query", String::from_utf8_lossy(text).into_owned(), 0),
             FrontendMessage::Password(data) => ("Password", String::new(), data.len()),
             FrontendMessage::CopyData(data) => match StandbyMessage::decode(data.clone()) {
-                Ok(message) => ("CopyData", describe_standby(&message), 0),
+                Ok(message) => ("CopyData", message.summary(), 0),
                 Err(_) => ("CopyData", String::new(), data.len()),
             },
             FrontendMessage::CopyFail(reason) => ("CopyFail", reason.clone(), 0),
@@ -186,53 +186,4 @@ pub(super) fn write_data(out: &mut BytesMut, head: &[u8], data: &[u8]) {
         out.extend_from_slice(head);
         out.extend_from_slice(data);
     });
-}
-
-/// A message's content in one line, for the transcript.
-fn describe(message: &BackendMessage) -> String {
-    match message {
-        BackendMessage::Authentication(authentication) => match authentication {
-            Authentication::Ok => "Ok".to_owned(),
-            Authentication::CleartextPassword => "CleartextPassword".to_owned(),
-            Authentication::Md5Password { .. } => "MD5Password".to_owned(),
-            Authentication::Sasl { mechanisms } => format!("SASL {}", mechanisms.join(" ")),
-            Authentication::SaslContinue(_) => "SASLContinue".to_owned(),
-            Authentication::SaslFinal(_) => "SASLFinal".to_owned(),
-            Authentication::Other(code) => code.to_string(),
-        },
-        BackendMessage::ParameterStatus { name, value } => format!("{name}={value}"),
-        BackendMessage::BackendKeyData { pid, key } => format!("pid {pid}, key of {} bytes", key.len()),
-        BackendMessage::ReadyForQuery(TransactionStatus::Idle) => "I".to_owned(),
-        BackendMessage::ReadyForQuery(TransactionStatus::InTransaction) => "T".to_owned(),
-        BackendMessage::ReadyForQuery(TransactionStatus::Failed) => "E".to_owned(),
-        BackendMessage::RowDescription(columns) => {
-            let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
-            names.join(", ")
-        }
-        BackendMessage::DataRow(values) => {
-            let text = |value: &Option<Bytes>| match value {
-                None => "NULL".to_owned(),
-                Some(value) => value.escape_ascii().to_string(),
-            };
-            values.iter().map(text).collect::<Vec<_>>().join(", ")
-        }
-        BackendMessage::CommandComplete(tag) => tag.clone(),
-        BackendMessage::ErrorResponse(diagnostic) | BackendMessage::NoticeResponse(diagnostic) => {
-            format!("{} {} {}", diagnostic.severity.as_str(), diagnostic.code, diagnostic.message)
-        }
-        BackendMessage::NegotiateProtocolVersion { newest, unrecognized } => {
-            format!("{}.{} {}", newest >> 16, newest & 0xFFFF, unrecognized.join(" ")).trim_end().to_owned()
-        }
-        _ => String::new(),
-    }
-}
-
-fn describe_standby(message: &StandbyMessage) -> String {
-    match message {
-        StandbyMessage::StatusUpdate { write, flush, apply, reply_requested, .. } => {
-            let asks = if *reply_requested { ", reply requested" } else { "" };
-            format!("r write {write} flush {flush} apply {apply}{asks}")
-        }
-        StandbyMessage::HotStandbyFeedback { .. } => "h".to_owned(),
-    }
 }

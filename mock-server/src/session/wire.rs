@@ -9,6 +9,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
+use crate::capture::Tap;
+use crate::transcript::Direction;
 use crate::transport::Stream;
 
 /// Bytes that wait to be written before the session waits for the client to take them.
@@ -47,6 +49,8 @@ pub(super) enum Answer {
 pub(super) struct Wire {
     /// None after its end.
     stream: Option<Stream>,
+    /// Where every byte is taken down.
+    tap: Option<Tap>,
     /// The client's address; none on a Unix socket.
     pub(super) peer: Option<IpAddr>,
     input: BytesMut,
@@ -55,8 +59,8 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { peer: stream.peer(), stream: Some(stream), input: BytesMut::new(), output: BytesMut::new() }
+    pub(super) fn new(stream: Stream, tap: Option<Tap>) -> Self {
+        Self { peer: stream.peer(), stream: Some(stream), tap, input: BytesMut::new(), output: BytesMut::new() }
     }
 
     /// Whether TLS is spoken.
@@ -112,7 +116,12 @@ impl Wire {
     async fn fill(&mut self) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         self.input.reserve(4096);
-        matches!(stream.read_buf(&mut self.input).await, Ok(1..))
+        let before = self.input.len();
+        let read = matches!(stream.read_buf(&mut self.input).await, Ok(1..));
+        if let Some(tap) = &self.tap {
+            tap.bytes(Direction::Received, self.input.get(before..).unwrap_or_default());
+        }
+        read
     }
 
     /// The next untagged packet.
@@ -172,8 +181,10 @@ impl Wire {
     pub(super) async fn flush(&mut self) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         while !self.output.is_empty() {
-            if !matches!(stream.write_buf(&mut self.output).await, Ok(1..)) {
-                return false;
+            let Ok(count @ 1..) = stream.write(&self.output).await else { return false };
+            let written = self.output.split_to(count);
+            if let Some(tap) = &self.tap {
+                tap.bytes(Direction::Sent, &written);
             }
         }
         stream.flush().await.is_ok()
