@@ -9,6 +9,7 @@
 //! | put up a server, and the clients under test | [`arena`], [`subject`] |
 //! | run them, and keep what they leave | [`runner`], [`record`] |
 //! | judge it | [`oracle`], [`verdict`] |
+//! | take down what passed on the wire, and read it | [`capture`], [`decode`] |
 //! | set aside what a client is known to do wrong | [`known`] |
 //! | hear what happens while it runs | [`event`] |
 //! | tell people and machines about it | [`report`] |
@@ -16,7 +17,9 @@
 //! | do all this from the command line | [`cli`] |
 
 pub mod arena;
+pub mod capture;
 pub mod cli;
+pub mod decode;
 pub mod event;
 pub mod known;
 #[cfg(feature = "mutants")]

@@ -239,7 +239,7 @@ fn explain_spells_the_defaults_out() {
 #[test]
 fn every_help_has_an_example() {
     let directory = scenarios();
-    for command in ["run", "serve", "list", "explain", "schema", "mutants"] {
+    for command in ["run", "serve", "list", "explain", "decode", "schema", "mutants"] {
         let (status, out, _) = backstop(directory.path(), &[command, "--help"]);
         assert_eq!(status, 0, "{command}");
         assert!(out.contains("Example") && out.contains(&format!("backstop {command}")), "{out}");

@@ -1,16 +1,18 @@
 //! Serving one scenario to whoever comes: a debugger, a proxy, the client that misbehaved.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backstop_mock::transcript::Event;
 use tokio::sync::watch;
 
 use super::{config, seed, settle, start};
+use crate::capture::CaptureWriter;
 use crate::scenario::Case;
 
 /// How often the log catches up with the transcript: for eyes, not for programs.
@@ -77,6 +79,8 @@ pub struct Service {
     pub ca_file: Option<PathBuf>,
     /// The directory that is `/` for backups with TARGET 'server'. Nothing of them is written without one.
     pub server_root: Option<PathBuf>,
+    /// The file that takes down what passes on the wire.
+    pub record: Option<PathBuf>,
 }
 
 /// Serves `case` until `cancel` says so. The first line on `out` is `listening on HOST:PORT`, or `listening on unix:DIR`; every event
@@ -105,6 +109,15 @@ pub async fn serve(
         let problem = |error| setup(format!("could not write {}: {error}", path.display()));
         fs::write(path, pem).map_err(problem)?;
     }
+    let capture = service.record.as_ref().map(|path| {
+        let problem = |error| setup(format!("could not write {}: {error}", path.display()));
+        let writer = File::create(path).and_then(|file| CaptureWriter::new(BufWriter::new(file), u64::MAX));
+        writer.map(|writer| Arc::new(Mutex::new(writer))).map_err(problem)
+    });
+    let capture = capture.transpose()?;
+    if let Some(capture) = &capture {
+        server.capture(Arc::clone(capture) as _);
+    }
     let (listener, _socket) = match &service.endpoint {
         Endpoint::Tcp(address) => {
             let listener = server.listen(*address).map_err(ServeError::Listen)?;
@@ -126,11 +139,24 @@ pub async fn serve(
         tokio::select! {
             _ = &mut serving => return Ok(()),
             _ = cancel.wait_for(|cancelled| *cancelled) => break,
-            _ = refresh.tick() => show(&server.take_transcript(), log)?,
+            _ = refresh.tick() => {
+                show(&server.take_transcript(), log)?;
+                write_out(capture.as_ref())?;
+            }
         }
     }
     show(&server.transcript(), log)?;
+    write_out(capture.as_ref())?;
     Ok(())
+}
+
+/// Writes what waits of a capture, so that it can be read while the server runs.
+fn write_out(capture: Option<&Arc<Mutex<CaptureWriter<BufWriter<File>>>>>) -> io::Result<()> {
+    match capture {
+        // What it holds is whole between statements, even if somebody died in the middle of one.
+        Some(capture) => capture.lock().unwrap_or_else(PoisonError::into_inner).finish(),
+        None => Ok(()),
+    }
 }
 
 /// Writes events.

@@ -1,6 +1,7 @@
-//! The command line: `backstop run`, `serve`, `list`, `explain`, `schema` and `mutants`.
+//! The command line: `backstop run`, `serve`, `list`, `explain`, `decode`, `schema` and `mutants`.
 
 mod cancel;
+mod decode;
 mod explain;
 mod list;
 mod mutants;
@@ -57,6 +58,8 @@ enum Command {
     List(list::ListArgs),
     /// Show what one case is, with every default spelt out
     Explain(explain::ExplainArgs),
+    /// Say message by message what a capture holds
+    Decode(decode::DecodeArgs),
     /// Print the JSON schema of scenario files
     Schema(schema::SchemaArgs),
     /// Run deliberately broken clients, each of which some case has to catch
@@ -87,6 +90,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::List(args) => list::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Decode(args) => decode::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Mutants(args) => mutants::run(args),
     };

@@ -54,7 +54,7 @@ pub(super) struct RunArgs {
     /// Let a failed `should` fail the run
     #[arg(long)]
     strict: bool,
-    /// Keep what the cases leave behind in this directory
+    /// Keep what the cases leave behind in this directory, with the transcript and a capture for `backstop decode`
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Write the transcript of every case to this directory: CASE/transcript.txt

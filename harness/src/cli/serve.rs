@@ -29,6 +29,9 @@ pub(super) struct ServeArgs {
     /// The directory that is `/` for backups with `--target=server`; without it nothing of them is written
     #[arg(long, value_name = "DIR")]
     server_root: Option<PathBuf>,
+    /// Where to take down every byte that passes, for `backstop decode` and other tools that read pcap. TLS is taken down decrypted
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// The seed of everything random [default: the scenario's own]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -52,6 +55,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<u8, Failure> {
             seed: args.seed,
             ca_file: args.ca_file.clone(),
             server_root: args.server_root.clone(),
+            record: args.record.clone(),
         };
         let served = arena::serve(&case, &service, &mut out, &mut log, cancel).await;
         served.map_err(|error| Failure::Environment(error.to_string()))?;

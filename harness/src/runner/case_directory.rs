@@ -4,17 +4,22 @@
 //! <case>/outside/          must not change, whatever the client does
 //! <case>/<client>/target/  where the client is told to put the backup; made by the client
 //! <case>/<client>/<oid>/   where it is told to put a tablespace
+//! <case>/transcript.txt    if it is kept: what was said
+//! <case>/wire.pcap         and every byte of it
 //! ```
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::TempDir;
 
+use backstop_mock::Server;
 use backstop_mock::transcript::Event;
 
 use super::{RunError, Scratch};
+use crate::capture::{CaptureWriter, MOST_KEPT};
 use crate::oracle::outside::Snapshot;
 use crate::scenario::Case;
 
@@ -23,6 +28,8 @@ pub(super) struct CaseDirectory {
     root: PathBuf,
     case: String,
     temporary: Option<TempDir>,
+    /// Takes down what passes on the wire, if the directory is kept.
+    capture: Option<Arc<Mutex<CaptureWriter<BufWriter<File>>>>>,
 }
 
 impl CaseDirectory {
@@ -48,7 +55,14 @@ impl CaseDirectory {
         for client in &case.scenario.clients {
             fs::create_dir_all(root.join(&client.name))?;
         }
-        Ok(Self { root: root.canonicalize()?, case: case.id.clone(), temporary })
+        let root = root.canonicalize()?;
+        let capture = if temporary.is_none() {
+            let file = BufWriter::new(File::create(root.join(WIRE))?);
+            Some(Arc::new(Mutex::new(CaptureWriter::new(file, MOST_KEPT)?)))
+        } else {
+            None
+        };
+        Ok(Self { root, case: case.id.clone(), temporary, capture })
     }
 
     /// Where a client puts its backup.
@@ -73,7 +87,7 @@ impl CaseDirectory {
             let tablespaces = tablespaces.map(|tablespace| self.tablespace(&client.name, tablespace.oid));
             tablespaces.chain([self.target(&client.name)]).collect::<Vec<_>>()
         });
-        let allowed: Vec<_> = allowed.chain([self.root.join(TRANSCRIPT)]).collect();
+        let allowed: Vec<_> = allowed.chain([TRANSCRIPT, WIRE].map(|name| self.root.join(name))).collect();
         Snapshot::take(&self.root, &allowed).map_err(|source| RunError::Directory { case: self.case.clone(), source })
     }
 
@@ -82,9 +96,24 @@ impl CaseDirectory {
         self.temporary.is_none().then(|| self.root.clone())
     }
 
-    /// Writes the transcript beside what the clients left.
+    /// Takes down what the clients of `server` say and hear, if the directory is kept.
+    pub(super) fn capture(&self, server: &Server) {
+        if let Some(capture) = &self.capture {
+            server.capture(Arc::clone(capture) as _);
+        }
+    }
+
+    /// Writes the transcript, and what waits of the capture, beside what the clients left.
     pub(super) fn write_transcript(&self, events: &[Event]) -> Result<(), RunError> {
-        write_transcript(&self.root, &self.case, events)
+        write_transcript(&self.root, &self.case, events)?;
+        match &self.capture {
+            // What it holds is whole between statements, even if somebody died in the middle of one.
+            Some(capture) => {
+                let finished = capture.lock().unwrap_or_else(PoisonError::into_inner).finish();
+                finished.map_err(|source| RunError::Directory { case: self.case.clone(), source })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -96,3 +125,4 @@ pub(super) fn write_transcript(directory: &Path, case: &str, events: &[Event]) -
 }
 
 const TRANSCRIPT: &str = "transcript.txt";
+const WIRE: &str = "wire.pcap";

@@ -40,6 +40,7 @@ pub(super) fn run(
     let runtime = runtime.enable_all().build().map_err(|error| setup(error.to_string()))?;
     runtime.block_on(async {
         let server = arena::start(case, config).map_err(setup)?;
+        directory.capture(&server);
         let listener = server.listen(([127, 0, 0, 1], 0).into()).map_err(|error| setup(error.to_string()))?;
         let address = listener.local_addr().map_err(|error| setup(error.to_string()))?;
         let ca_file = server.ca_certificate_pem().map(ca_file).transpose().map_err(|error| setup(error.to_string()))?;

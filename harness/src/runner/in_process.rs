@@ -68,6 +68,7 @@ pub(super) fn run(
     let world = tokio::task::LocalSet::new();
     world.block_on(&runtime, async {
         let server = arena::start(case, config).map_err(setup)?;
+        directory.capture(&server);
         let mut running = Vec::new();
         // Who builds on another's backup starts when that one has ended.
         let mut ended = BTreeMap::new();
