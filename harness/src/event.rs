@@ -82,6 +82,13 @@ pub enum Event {
     },
     /// A case ended.
     CaseFinished(Box<Finished>),
+    /// The golden transcript of a case was written.
+    Blessed {
+        /// Which case.
+        case: CaseRef,
+        /// The transcript.
+        path: PathBuf,
+    },
     /// A case that this client or this server cannot run.
     Skipped {
         /// Which case.

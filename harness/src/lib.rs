@@ -10,6 +10,7 @@
 //! | run them, and keep what they leave | [`runner`], [`record`] |
 //! | judge it | [`oracle`], [`verdict`] |
 //! | take down what passed on the wire, and read it | [`capture`], [`decode`] |
+//! | compare what was said with what was said before | [`golden`] |
 //! | set aside what a client is known to do wrong | [`known`] |
 //! | hear what happens while it runs | [`event`] |
 //! | tell people and machines about it | [`report`] |
@@ -21,6 +22,7 @@ pub mod capture;
 pub mod cli;
 pub mod decode;
 pub mod event;
+pub mod golden;
 pub mod known;
 #[cfg(feature = "mutants")]
 pub mod mutants;

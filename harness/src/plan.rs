@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::golden::Bless;
 use crate::known::KnownFaults;
 use crate::scenario::Case;
 
@@ -28,8 +29,12 @@ pub struct RunPlan {
     pub transcripts: Option<PathBuf>,
     /// A directory for the cases to happen in. Without it they happen in memory where there is room.
     pub scratch: Option<PathBuf>,
+    /// Whether captures of the connections are kept, too.
+    pub capture: bool,
     /// Whether a failed `should` fails the run.
     pub strict: bool,
+    /// Which golden transcripts are written.
+    pub bless: Bless,
 }
 
 /// The client under test.

@@ -24,7 +24,7 @@ fn a_kept_case_is_decoded_down_to_members_in_both_generations() {
     fs::write(directory.path().join("story.toml"), STORY).expect("a scenario");
     let kept = directory.path().join("kept");
     let keep = kept.to_str().expect("UTF-8");
-    let (status, out, error) = backstop(directory.path(), &["run", "story", "--keep", keep], b"");
+    let (status, out, error) = backstop(directory.path(), &["run", "story", "--capture", "--keep", keep], b"");
     assert_eq!(status, 0, "{out}{error}");
     for version in ["14", "18"] {
         let wire = kept.join(format!("story[server.version={version}]/wire.pcap"));

@@ -28,6 +28,8 @@ fn case(text: &str) -> Case {
 
 fn verdict(text: &str) -> Finished {
     let plan = RunPlan {
+        bless: backstop::golden::Bless::Nothing,
+        capture: false,
         known: backstop::known::KnownFaults::default(),
         cases: vec![case(text)],
         clients: vec![hasty_client()],

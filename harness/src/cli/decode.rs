@@ -11,7 +11,7 @@ use crate::decode::{self, DecodeError, From};
 
 const EXAMPLE: &str = "\
 Examples:
-  backstop run tar/tar-empty-archive --keep kept && backstop decode 'kept/tar/tar-empty-archive/wire.pcap'
+  backstop run tar/tar-empty-archive --keep kept --capture && backstop decode 'kept/tar/tar-empty-archive/wire.pcap'
   backstop serve sound/plain --record session.pcap
   tcpdump -i lo -s 0 -w session.pcap port 5432 && backstop decode session.pcap
   echo '> 5a0000000549' | backstop decode -

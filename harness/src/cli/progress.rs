@@ -39,7 +39,7 @@ impl Bar {
             }
             Event::Skipped { .. } => self.0.inc(1),
             Event::RunFinished { .. } => self.0.finish_and_clear(),
-            Event::CaseStarted(_) | Event::Progress { .. } => {}
+            Event::CaseStarted(_) | Event::Progress { .. } | Event::Blessed { .. } => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `backstop run`
 
+use std::collections::BTreeSet;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use super::progress::{Bar, Beside};
 use super::{CANCELLED, Failure, Root, cancel};
 use crate::event::Event;
+use crate::golden::{self, Bless};
 use crate::known::KnownFaults;
 use crate::plan::{RunPlan, ServerSpec, SubjectSpec};
 use crate::report::{Report, ReportError, ReportSpec, Terminal};
@@ -54,7 +56,11 @@ pub(super) struct RunArgs {
     /// Let a failed `should` fail the run
     #[arg(long)]
     strict: bool,
-    /// Keep what the cases leave behind in this directory, with the transcript and a capture for `backstop decode`
+    /// Write the golden transcripts that are there anew, and those of the cases that are named, instead of comparing them: what is
+    /// said between the built-in client and the mock, in a file beside the scenario
+    #[arg(long, conflicts_with = "seed")]
+    bless: bool,
+    /// Keep what the cases leave behind in this directory, and what was said
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Write the transcript of every case to this directory: CASE/transcript.txt
@@ -63,6 +69,9 @@ pub(super) struct RunArgs {
     /// Let the cases happen in this directory [default: in memory where there is room, else the temporary directory]
     #[arg(long, value_name = "DIR", env = "BACKSTOP_SCRATCH")]
     scratch: Option<PathBuf>,
+    /// Keep every byte of the connections, too, in captures for `backstop decode` and other tools that read pcap
+    #[arg(long, requires = "keep")]
+    capture: bool,
     /// Set aside what this file lists as known of a client, and fail what comes out otherwise; may be repeated
     #[arg(long = "known", value_name = "FILE")]
     known: Vec<PathBuf>,
@@ -79,12 +88,24 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     if to_standard_output > 1 {
         return Err(Failure::Usage("only one report can go to standard output".to_owned()));
     }
+    if args.bless && !args.clients.contains(&SubjectSpec::Builtin) {
+        return Err(Failure::Usage("--bless is about the transcripts of the client builtin".to_owned()));
+    }
+    let named = !args.cases.is_empty();
     let selection =
         Selection { wanted: args.cases, tags: args.tags, partition: args.partition, root: args.root.scenarios };
     let cases = selection.cases()?;
     if cases.is_empty() {
         return Err(Failure::Nothing(why_nothing(&selection)));
     }
+    if selection.root.is_dir() {
+        golden::refuse_stale(&selection.root)?;
+    }
+    let bless = match args.bless {
+        true if named => Bless::Cases(cases.iter().map(|case| case.id.clone()).collect()),
+        true => Bless::Cases(BTreeSet::new()),
+        false => Bless::Nothing,
+    };
     let known = KnownFaults::load(&args.known)?;
     let mut readers = Readers::open(&args.reports, args.strict, to_standard_output > 0)?;
     let plan = RunPlan {
@@ -97,7 +118,9 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         keep: args.keep,
         transcripts: args.transcripts,
         scratch: args.scratch,
+        capture: args.capture,
         strict: args.strict,
+        bless,
     };
     let environment = |error: io::Error| Failure::Environment(format!("could not start: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(environment)?;

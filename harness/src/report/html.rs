@@ -180,7 +180,7 @@ impl<W: Write> Report for Html<W> {
                 Ok(())
             }
             Event::RunFinished { summary, elapsed, cancelled } => self.write(*summary, *elapsed, *cancelled),
-            Event::CasesFound { .. } | Event::CaseStarted(_) | Event::Progress { .. } => Ok(()),
+            Event::CasesFound { .. } | Event::Blessed { .. } | Event::CaseStarted(_) | Event::Progress { .. } => Ok(()),
         }
     }
 }

@@ -86,7 +86,7 @@ impl<W: Write> Report for Tap<W> {
                 writeln!(self.out, "1..{}", self.points)?;
                 self.out.flush()
             }
-            Event::CasesFound { .. } | Event::CaseStarted(_) | Event::Progress { .. } => Ok(()),
+            Event::CasesFound { .. } | Event::Blessed { .. } | Event::CaseStarted(_) | Event::Progress { .. } => Ok(()),
         }
     }
 }

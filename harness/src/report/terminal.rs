@@ -202,6 +202,7 @@ impl<W: Write> Report for Terminal<W> {
                 let client = self.client(&case.client);
                 writeln!(self.out, "{DIM}{:>8}{DIM:#} {}{client}: {reason}", label(None), case.id)
             }
+            Event::Blessed { path, .. } => writeln!(self.out, "{BOLD}{:>8}{BOLD:#} {}", "blessed", path.display()),
             Event::RunFinished { summary, elapsed, cancelled } => {
                 self.summary(*summary, *elapsed, *cancelled)?;
                 self.out.flush()

@@ -5,7 +5,7 @@
 //! <case>/<client>/target/  where the client is told to put the backup; made by the client
 //! <case>/<client>/<oid>/   where it is told to put a tablespace
 //! <case>/transcript.txt    if it is kept: what was said
-//! <case>/wire.pcap         and every byte of it
+//! <case>/wire.pcap         and every byte of it, if that was asked for
 //! ```
 
 use std::fs::{self, File};
@@ -28,7 +28,7 @@ pub(super) struct CaseDirectory {
     root: PathBuf,
     case: String,
     temporary: Option<TempDir>,
-    /// Takes down what passes on the wire, if the directory is kept.
+    /// Takes down what passes on the wire, if that is to be kept.
     capture: Option<Arc<Mutex<CaptureWriter<BufWriter<File>>>>>,
 }
 
@@ -56,13 +56,15 @@ impl CaseDirectory {
             fs::create_dir_all(root.join(&client.name))?;
         }
         let root = root.canonicalize()?;
-        let capture = if temporary.is_none() {
-            let file = BufWriter::new(File::create(root.join(WIRE))?);
-            Some(Arc::new(Mutex::new(CaptureWriter::new(file, MOST_KEPT)?)))
-        } else {
-            None
-        };
-        Ok(Self { root, case: case.id.clone(), temporary, capture })
+        Ok(Self { root, case: case.id.clone(), temporary, capture: None })
+    }
+
+    /// Prepares to take down what passes on the wire, in the directory.
+    pub(super) fn take_down(&mut self) -> Result<(), RunError> {
+        let create = || CaptureWriter::new(BufWriter::new(File::create(self.root.join(WIRE))?), MOST_KEPT);
+        let writer = create().map_err(|source| RunError::Directory { case: self.case.clone(), source })?;
+        self.capture = Some(Arc::new(Mutex::new(writer)));
+        Ok(())
     }
 
     /// Where a client puts its backup.
@@ -96,7 +98,7 @@ impl CaseDirectory {
         self.temporary.is_none().then(|| self.root.clone())
     }
 
-    /// Takes down what the clients of `server` say and hear, if the directory is kept.
+    /// Takes down what the clients of `server` say and hear, if that is to be kept.
     pub(super) fn capture(&self, server: &Server) {
         if let Some(capture) = &self.capture {
             server.capture(Arc::clone(capture) as _);

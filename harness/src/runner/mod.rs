@@ -21,6 +21,7 @@ pub use self::scratch::Scratch;
 use crate::arena;
 use crate::event::around_the_fault;
 use crate::event::{CaseRef, Event, Finished};
+use crate::golden::{self, Bless, Compared};
 use crate::known::KnownFaults;
 use crate::oracle;
 use crate::plan::{RunPlan, ServerSpec, SubjectSpec};
@@ -47,6 +48,14 @@ pub enum RunError {
     /// A directory for the cases cannot be made.
     #[error("could not prepare a directory for case {case}: {source}")]
     Directory {
+        /// The case.
+        case: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A golden transcript cannot be read or written.
+    #[error("the golden transcript of case {case}: {source}")]
+    Golden {
         /// The case.
         case: String,
         /// What the operating system said.
@@ -81,6 +90,8 @@ struct Shared {
     keep: Option<PathBuf>,
     transcripts: Option<PathBuf>,
     scratch: Scratch,
+    capture: bool,
+    bless: Bless,
 }
 
 /// Runs every case of `plan` against every client, telling `events` what happens, until all ended or `cancel` says so.
@@ -112,6 +123,8 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
         keep: plan.keep,
         transcripts: plan.transcripts,
         scratch: Scratch::new(plan.scratch, jobs),
+        capture: plan.capture,
+        bless: plan.bless,
     });
     let workers = (0..jobs).map(|_| {
         let shared = Arc::clone(&shared);
@@ -243,13 +256,20 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     }
     send(&shared.events, Event::CaseStarted(case_ref.clone()));
     let began = Instant::now();
-    let directory = case_directory::CaseDirectory::make(&job.case, &shared.scratch, shared.keep.as_deref())?;
+    let mut directory = case_directory::CaseDirectory::make(&job.case, &shared.scratch, shared.keep.as_deref())?;
+    if shared.capture {
+        directory.take_down()?;
+    }
     let record = execute(&job.case, &job.subject, &directory, seed, &shared.cancel)?;
     if *shared.cancel.borrow() {
         // What a cancelled client did says nothing about it.
         return Ok(());
     }
     let (mut verdict, mut checks) = oracle::judge(&job.case, &record);
+    if let Some(compared) = compare(shared, job, verdict, &record)? {
+        verdict = verdict.max(if compared.ok { Verdict::Pass } else { Verdict::Fail });
+        checks.push(compared);
+    }
     let mut known = None;
     if let Some(entry) = shared.known.about(&case_ref) {
         checks.push(entry.check(verdict));
@@ -287,6 +307,22 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     }
     send(&shared.events, Event::CaseFinished(Box::new(finished)));
     Ok(())
+}
+
+/// Compares what was said with the case's golden transcript, or writes that: a case that fails otherwise is not taken for an example.
+fn compare(shared: &Shared, job: &Job, verdict: Verdict, record: &Record) -> Result<Option<Check>, RunError> {
+    if !job.subject.is_sound() || shared.seed.is_some() || (shared.bless != Bless::Nothing && verdict > Verdict::Weak) {
+        return Ok(None);
+    }
+    let settled = golden::settle(&job.case, &record.transcript, &shared.bless);
+    match settled.map_err(|source| RunError::Golden { case: job.case.id.clone(), source })? {
+        Some(Compared::Checked(check)) => Ok(Some(check)),
+        Some(Compared::Written(path)) => {
+            send(&shared.events, Event::Blessed { case: reference(job), path });
+            Ok(None)
+        }
+        Some(Compared::Kept) | None => Ok(None),
+    }
 }
 
 /// A sweep that would try nothing fails: it must not pass for one that tried everything.

@@ -41,6 +41,15 @@ pub enum LoadError {
         /// The id that comes nearest.
         nearest: Option<String>,
     },
+    /// A golden transcript whose case is no more.
+    #[error(
+        "{}: there is no such case beside it: remove the transcript, or give it the case's new name",
+        path.display()
+    )]
+    StaleTranscript {
+        /// The transcript.
+        path: PathBuf,
+    },
     /// A step of a sweep, of a case that is none or has fewer steps.
     #[error("{id} is no sweep, so that it has no step {step}")]
     NoSweep {

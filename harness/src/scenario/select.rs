@@ -98,7 +98,7 @@ fn load_all(found: &[Found], cases: &mut Vec<Case>) -> Result<(), LoadError> {
 }
 
 /// `crash/everywhere[137]` is step 137 of `crash/everywhere`.
-fn split_step(id: &str) -> (&str, Option<u64>) {
+pub(crate) fn split_step(id: &str) -> (&str, Option<u64>) {
     let inner = id.strip_suffix(']').and_then(|id| id.rsplit_once('['));
     match inner {
         Some((before, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => match digits.parse() {

@@ -33,6 +33,11 @@ impl Subject {
         }
     }
 
+    /// Whether this is the built-in client without a weakness.
+    pub fn is_sound(&self) -> bool {
+        matches!(self, Self::Builtin(weakness) if *weakness == Weakness::NONE)
+    }
+
     /// Why this client cannot run this case, if it cannot.
     pub fn cannot_run(&self, case: &Case) -> Option<String> {
         let scenario = &case.scenario;
