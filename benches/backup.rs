@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use backstop_client::{BackupOptions, Connecting, Connector, Purpose, Silent, Target, WalMethod, base_backup};
+use backstop_client::{BackupOptions, Connecting, Connector, Place, Purpose, Silent, Target, WalMethod, base_backup};
 use backstop_mock::Server;
 use backstop_mock::config::Config;
 use backstop_protocol::version::ServerVersion;
@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 struct Memory(Server);
 
 impl Connector for Memory {
-    fn connect(&self, _purpose: Purpose) -> Connecting<'_> {
+    fn connect(&self, _place: &Place, _purpose: Purpose) -> Connecting<'_> {
         Box::pin(async { Ok(Box::new(self.0.connect()) as _) })
     }
 }

@@ -7,19 +7,20 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use backstop_protocol::backend::{BackendMessage, Diagnostic};
+use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
 use backstop_protocol::frame::{MAX_FRAME, read_frame};
 use backstop_protocol::version::ServerVersion;
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::auth::{AuthError, Exchange, Step};
+use crate::auth::{AuthError, Channel, Exchange, Step};
 use crate::connector::{BoxStream, Connector, Purpose};
 use crate::error::{ClientError, shown};
-use crate::login::Login;
+use crate::login::{Login, Replication};
 use crate::mutation::{Mutation, Weakness};
 use crate::observer::{Observer, Phase};
+use crate::start_up::Opening;
 
 /// What is read from the transport at once, in bytes.
 const READ_AHEAD: usize = 128 << 10;
@@ -62,7 +63,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects, logs in, and learns the server's version, all of it within `limit`.
+    /// Opens a session, all of it within `limit`.
     pub(crate) async fn open(
         connector: &dyn Connector,
         purpose: Purpose,
@@ -71,28 +72,18 @@ impl Connection {
         weakness: Weakness,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ClientError> {
-        let opening = Self::start(connector, purpose, login, weakness, observer);
-        match limit {
-            None => opening.await,
-            Some(limit) => {
-                let timeout = |_| ClientError::Timeout { phase: Phase::Connecting };
-                tokio::time::timeout(limit, opening).await.map_err(timeout)?
-            }
-        }
+        Opening { connector, purpose, login, weakness, observer }.within(limit).await
     }
 
-    async fn start(
-        connector: &dyn Connector,
-        purpose: Purpose,
-        login: &Login,
+    /// A connection on which nothing was said yet, in clear or not.
+    pub(crate) fn over(
+        stream: BoxStream,
+        server: String,
+        doing: String,
         weakness: Weakness,
         observer: Arc<dyn Observer>,
-    ) -> Result<Self, ClientError> {
-        let stream = connector.connect(purpose).await;
-        let server = connector.describe();
-        let doing = format!("connection to {server} failed");
-        let stream = stream.map_err(|source| ClientError::Connection { doing: doing.clone(), source })?;
-        let mut connection = Self {
+    ) -> Self {
+        Self {
             stream,
             input: BytesMut::with_capacity(READ_AHEAD),
             observer,
@@ -105,24 +96,47 @@ impl Connection {
             patience: (None, Phase::Connecting),
             open: true,
             weakness,
-        };
-        connection.log_in(login).await?;
-        connection.version = connection.announced_version()?;
-        Ok(connection)
+        }
     }
 
-    async fn log_in(&mut self, login: &Login) -> Result<(), ClientError> {
+    /// Logs in, and learns the server's version. `host` is the connector's number for it.
+    pub(crate) async fn log_in(&mut self, login: &Login, host: usize, channel: Channel) -> Result<(), ClientError> {
+        self.authenticate(login, login.password_for(host), channel).await.map_err(|error| match &login.passfile {
+            // libpq tells where the password came from that was wrong.
+            Some(file) if login.password.is_none() && error.sqlstate() == Some(SqlState::INVALID_PASSWORD) => {
+                error.with_remark(&format!("password retrieved from file \"{}\"", file.display()))
+            }
+            _ => error,
+        })?;
+        self.version = self.announced_version()?;
+        Ok(())
+    }
+
+    async fn authenticate(
+        &mut self,
+        login: &Login,
+        password: Option<&str>,
+        channel: Channel,
+    ) -> Result<(), ClientError> {
         let mut out = BytesMut::new();
-        let session_options = login.session_options.as_deref().map(|value| ("options", value));
-        let parameters =
-            [("user", login.user.as_str()), ("database", login.database.as_str()), ("replication", "true")];
-        let parameters = parameters.into_iter().chain(session_options);
-        let parameters = parameters.chain([("application_name", login.application_name.as_str())]);
+        let replication = match login.replication {
+            Replication::Physical => "true",
+            Replication::Database => "database",
+        };
+        let given = [
+            ("user", Some(login.user.as_str())),
+            ("database", Some(login.database.as_str())),
+            ("replication", Some(replication)),
+            ("options", login.session_options.as_deref()),
+            ("application_name", Some(login.application_name.as_str())),
+            ("client_encoding", login.client_encoding.as_deref()),
+        ];
+        let parameters = given.into_iter().filter_map(|(name, value)| Some((name, value?)));
         frontend::startup_message(parameters, &mut out)
             .map_err(|error| ClientError::Refused(format!("invalid connection option: {error}")))?;
         self.send(&out).await?;
 
-        let mut exchange = Exchange::new(&login.user, login.password.as_deref());
+        let mut exchange = Exchange::new(login, password, channel);
         let mut authenticated = false;
         let mut negotiated = false;
         loop {
@@ -163,6 +177,11 @@ impl Connection {
     /// The release that the server announced.
     pub(crate) fn version(&self) -> ServerVersion {
         self.version
+    }
+
+    /// A setting that the server reported.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
     }
 
     /// Whether this client is wrong in this way.

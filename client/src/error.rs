@@ -21,6 +21,17 @@ pub enum ClientError {
         /// What the transport said.
         source: io::Error,
     },
+    /// Nobody accepted a connection.
+    Unreachable {
+        /// The server, as in `server at "localhost" (127.0.0.1), port 5432`.
+        server: String,
+        /// Whether it is on this machine and listens on a Unix socket.
+        local: bool,
+        /// What the transport said.
+        source: io::Error,
+    },
+    /// What failed at each of several places, in the order in which they were tried.
+    Several(Vec<ClientError>),
     /// The server ended the connection where more had to come.
     Closed {
         /// What was being done.
@@ -113,7 +124,40 @@ pub enum ClientError {
 impl ClientError {
     /// The error code, if the server sent one.
     pub fn sqlstate(&self) -> Option<SqlState> {
-        if let Self::Server { diagnostic, .. } = self { Some(diagnostic.code) } else { None }
+        match self {
+            Self::Server { diagnostic, .. } => Some(diagnostic.code),
+            Self::Several(all) => all.last()?.sqlstate(),
+            _ => None,
+        }
+    }
+
+    /// Whether the server wants a password and none was given.
+    pub fn needs_password(&self) -> bool {
+        match self {
+            Self::PasswordNeeded { .. } => true,
+            Self::Several(all) => all.last().is_some_and(Self::needs_password),
+            _ => false,
+        }
+    }
+
+    /// The same, with a line of ours below what the server said.
+    pub(crate) fn with_remark(mut self, remark: &str) -> Self {
+        if let Self::Server { diagnostic, .. } = &mut self {
+            diagnostic.message = format!("{}\n{remark}", diagnostic.message);
+        }
+        self
+    }
+
+    /// One error for `all` that happened; the last one decides.
+    pub(crate) fn all(mut all: Vec<Self>) -> Self {
+        match (all.pop(), all.is_empty()) {
+            (Some(only), true) => only,
+            (Some(last), false) => {
+                all.push(last);
+                Self::Several(all)
+            }
+            (None, _) => Self::Refused("no address was given".to_owned()),
+        }
     }
 
     pub(crate) fn local(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
@@ -131,6 +175,20 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connection { doing, source } => write!(f, "{doing}: {}", Reason(source)),
+            Self::Unreachable { server, local, source } => {
+                write!(f, "connection to {server} failed: {}", Reason(source))?;
+                let asked = match local {
+                    // It was there, and of somebody else.
+                    _ if source.kind() == io::ErrorKind::PermissionDenied && source.raw_os_error().is_none() => "",
+                    true => "\n\tIs the server running locally and accepting connections on that socket?",
+                    false => "\n\tIs the server running on that host and accepting TCP/IP connections?",
+                };
+                f.write_str(asked)
+            }
+            Self::Several(all) => {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                f.write_str(&all.join("\n"))
+            }
             Self::Closed { doing } => write!(f, "{doing}: server closed the connection unexpectedly"),
             Self::PasswordNeeded { server } => {
                 write!(f, "connection to {server} failed: fe_sendauth: no password supplied")
@@ -166,12 +224,19 @@ impl fmt::Display for ClientError {
 impl std::error::Error for ClientError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Connection { source, .. } | Self::Local { source, .. } => Some(source),
+            Self::Connection { source, .. } | Self::Unreachable { source, .. } | Self::Local { source, .. } => {
+                Some(source)
+            }
             Self::Frame { source, .. } => Some(source),
             Self::Message { source, .. } => Some(source),
             _ => None,
         }
     }
+}
+
+/// What an I/O error says, as `strerror` says it.
+pub(crate) fn reason(error: &io::Error) -> String {
+    Reason(error).to_string()
 }
 
 /// An I/O error without Rust's "(os error 2)": PostgreSQL shows what `strerror` says.
@@ -185,11 +250,6 @@ impl fmt::Display for Reason<'_> {
             _ => f.write_str(&text),
         }
     }
-}
-
-/// What `strerror` says of an I/O error.
-pub(crate) fn reason(error: &io::Error) -> String {
-    Reason(error).to_string()
 }
 
 /// A name from the server, safe to show: control characters are escaped, and what is not UTF-8 is replaced.

@@ -43,6 +43,8 @@ mod request;
 mod session;
 mod sink;
 mod slot;
+mod start_up;
+pub mod tls;
 mod transfer;
 mod tree;
 mod verify;
@@ -56,10 +58,10 @@ pub use backstop_protocol::base_backup::options::{Compression, CompressionAlgori
 pub use backup::{BackupSummary, base_backup};
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use compression::ArchiveCompression;
-pub use connector::{Address, BoxStream, Connecting, Connector, NetConnector, Purpose, Stream};
+pub use connector::{Address, BoxStream, Connecting, Connector, Host, NetConnector, Place, Purpose, Resolving, Stream};
 pub use disk::{Disk, RealDisk};
 pub use error::ClientError;
-pub use login::Login;
+pub use login::{ChannelBinding, Login, Methods, Replication, SessionKind};
 pub use mutation::{Mutation, Weakness};
 pub use observer::{Observer, Phase, Progress, Silent};
 pub use options::{

@@ -143,7 +143,7 @@ fn usage_errors_exit_with_1() {
     backstop-client basebackup: unrecognized option '--nosuch'
     backstop-client basebackup: hint: Try "backstop-client basebackup --help" for more information.
     "#);
-    insta::assert_snapshot!(said(&["basebackup", "-D", "x", "-d", "sslmode=require"]), @r#"backstop-client basebackup: error: sslmode value "require" is not supported"#);
+    insta::assert_snapshot!(said(&["basebackup", "-D", "x", "-d", "sslmode=secure"]), @r#"backstop-client basebackup: error: invalid sslmode value: "secure""#);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_server_that_is_not_there_is_named() {
     let output = run(Path::new(BINARY), &arguments);
     assert_eq!(output.status.code(), Some(1));
     let expected = format!(
-        "backstop-client basebackup: error: connection to server on socket \"{}/.s.PGSQL.5433\" failed: No such file or directory\n",
+        "backstop-client basebackup: error: connection to server on socket \"{}/.s.PGSQL.5433\" failed: No such file or directory\n\tIs the server running locally and accepting connections on that socket?\n",
         host.display()
     );
     assert_eq!(text(&output.stderr), expected);

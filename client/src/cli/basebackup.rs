@@ -107,7 +107,6 @@ async fn attempt(options: BackupOptions, connector: Arc<NetConnector>, report: A
 }
 
 fn options(arguments: &Arguments, server: &Server) -> Result<BackupOptions, String> {
-    let text = |error: crate::conninfo::ConninfoError| error.to_string();
     let Server { conninfo, login, .. } = server;
     let mut options = BackupOptions::new(&login.user, target(arguments));
     options.login.clone_from(login);
@@ -135,9 +134,6 @@ fn options(arguments: &Arguments, server: &Server) -> Result<BackupOptions, Stri
     options.clean = !arguments.no_clean;
     options.status_interval = arguments.status_interval;
     options.deadlines = arguments.deadlines();
-    if options.deadlines.connect.is_none() {
-        options.deadlines.connect = conninfo.connect_timeout().map_err(text)?;
-    }
     options.recovery = arguments.write_recovery_conf.then(|| {
         let mut conninfo = conninfo.clone();
         // So is the port: what is not said here is the standby's own default.

@@ -1,6 +1,6 @@
 //! The options that say which server and who asks, and what becomes of them.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::sync::Arc;
 
 use clap::Args;
@@ -28,7 +28,7 @@ pub(crate) struct ConnectionArguments {
     #[arg(short = 'U', long, value_name = "NAME")]
     username: Option<String>,
     /// never prompt for password
-    #[arg(short = 'w', long)]
+    #[arg(short = 'w', long, overrides_with = "password")]
     no_password: bool,
     /// force password prompt (should happen automatically)
     #[arg(short = 'W', long, overrides_with = "no_password")]
@@ -59,23 +59,17 @@ impl Server {
                 conninfo.set(keyword, value).map_err(text)?;
             }
         }
-        // PGDATABASE does not count here: it names a database to work in.
-        let database = conninfo.get("dbname").unwrap_or("replication").to_owned();
-        conninfo.fill_from(|variable| std::env::var(variable).ok());
+        conninfo.fill_from(|variable| std::env::var(variable).ok()).map_err(text)?;
         conninfo.check().map_err(text)?;
 
-        let mut login = Login::new(conninfo.user().map_err(text)?, invocation.alias());
-        login.database = database;
-        login.password = if arguments.password {
-            Some(password::ask().map_err(|error| error.to_string())?)
-        } else {
-            conninfo.password(&login.database, &login.user)
-        };
-        if let Some(name) = conninfo.get("application_name").or(conninfo.get("fallback_application_name")) {
-            name.clone_into(&mut login.application_name);
+        let mut login = conninfo.login(invocation.alias()).map_err(text)?;
+        if arguments.password {
+            login.password = password::ask().map_err(|error| error.to_string())?;
         }
-        login.session_options = conninfo.get("options").map(str::to_owned);
-        let connector = Arc::new(NetConnector::new(conninfo.addresses().map_err(text)?));
+        for warning in conninfo.look_up_passwords(&mut login) {
+            eprintln!("WARNING: {warning}");
+        }
+        let connector = Arc::new(conninfo.connector().map_err(text)?);
         let may_ask = !arguments.no_password && login.password.is_none();
         Ok(Self { conninfo, connector, login, may_ask })
     }
@@ -83,12 +77,11 @@ impl Server {
     /// Asks for the password if the server did and somebody is there to answer. If so, another try makes sense.
     pub(crate) fn ask_after(&mut self, error: &ClientError) -> io::Result<bool> {
         // As libpq's tools do: ask once the server has asked, and once only.
-        let asked = matches!(error, ClientError::PasswordNeeded { .. });
-        if !asked || !self.may_ask || !io::stdin().is_terminal() {
+        if !error.needs_password() || !self.may_ask {
             return Ok(false);
         }
         self.may_ask = false;
-        self.login.password = Some(password::ask()?);
-        Ok(true)
+        self.login.password = password::ask()?;
+        Ok(self.login.password.is_some())
     }
 }

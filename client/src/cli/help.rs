@@ -1,5 +1,7 @@
 //! `--help` in PostgreSQL's style, from what clap knows of the options.
 
+use std::fmt::Write;
+
 use clap::{Arg, Command};
 
 use super::Invocation;
@@ -23,13 +25,13 @@ pub(super) fn render(invocation: &Invocation, command: &Command) -> String {
         }
     }
     for heading in headings {
-        text.push_str(&format!("\n{heading}:\n"));
+        let _ = write!(text, "\n{heading}:\n");
         for arg in command.get_arguments().filter(shown).filter(|arg| self::heading(arg) == heading) {
             text.push_str(&entry(arg));
         }
     }
     if let Some(more) = command.get_after_help() {
-        text.push_str(&format!("\n{}\n", more.to_string().trim_end().replace("{program}", program)));
+        let _ = write!(text, "\n{}\n", more.to_string().trim_end().replace("{program}", program));
     }
     text
 }
@@ -59,7 +61,7 @@ fn entry(arg: &Arg) -> String {
     let mut width = COLUMN;
     for word in arg.get_help().map(ToString::to_string).unwrap_or_default().split_whitespace() {
         if width > COLUMN && width + 1 + word.len() > WIDTH {
-            line.push_str(&format!("\n{:COLUMN$}", ""));
+            let _ = write!(line, "\n{:COLUMN$}", "");
             width = COLUMN;
         }
         if width > COLUMN {

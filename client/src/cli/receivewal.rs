@@ -47,7 +47,7 @@ fn receive(invocation: &Invocation, arguments: &Arguments, compression: &Compres
     let mut server = Server::new(invocation, &arguments.connection)?;
     let report = Arc::new(Report { program: invocation.program().to_owned(), verbose: arguments.verbose > 0 });
     loop {
-        let options = options(arguments, &server, compression)?;
+        let options = options(arguments, &server, compression);
         match runtime.block_on(act(arguments, &server, &options, Arc::clone(&report))) {
             Ok(()) => return Ok(()),
             Err(error) if server.ask_after(&error).map_err(text)? => {}
@@ -93,7 +93,7 @@ async fn act(
     }
 }
 
-fn options(arguments: &Arguments, server: &Server, compression: &Compression) -> Result<ReceiveOptions, String> {
+fn options(arguments: &Arguments, server: &Server, compression: &Compression) -> ReceiveOptions {
     let mut options = ReceiveOptions::new(server.login.clone(), arguments.target().unwrap_or(std::path::Path::new("")));
     options.slot.clone_from(&arguments.slot);
     options.end = arguments.endpos;
@@ -103,11 +103,8 @@ fn options(arguments: &Arguments, server: &Server, compression: &Compression) ->
     options.status_interval = arguments.status_interval;
     options.compression = compression.clone();
     options.deadlines = arguments.deadlines();
-    if options.deadlines.connect.is_none() {
-        options.deadlines.connect = server.conninfo.connect_timeout().map_err(|error| error.to_string())?;
-    }
     options.clock = Arc::new(SystemClock);
-    Ok(options)
+    options
 }
 
 /// What a person sees on standard error.

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use backstop_client::{BoxStream, Connecting, Connector, Purpose};
+use backstop_client::{BoxStream, Connecting, Connector, Place, Purpose};
 use backstop_protocol::backend::{Authentication, BackendMessage, Column, Diagnostic, SqlState, TransactionStatus};
 use backstop_protocol::base_backup::archive::ArchiveMessage;
 use backstop_protocol::base_backup::label::{BackupLabel, LabelSource};
@@ -367,7 +367,7 @@ impl Peer {
 }
 
 impl Connector for Peer {
-    fn connect(&self, _purpose: Purpose) -> Connecting<'_> {
+    fn connect(&self, _place: &Place, _purpose: Purpose) -> Connecting<'_> {
         let (ours, theirs) = tokio::io::duplex(self.story.pipe);
         let session =
             Session { story: Arc::clone(&self.story), heard: self.heard(), stream: ours, input: BytesMut::new() };

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backstop_client::receivewal::{ReceiveOptions, WalEvent, WalObserver, receive_wal};
-use backstop_client::{BackupOptions, Connecting, Connector, Observer, Purpose, Weakness, base_backup};
+use backstop_client::tls::Encryption;
+use backstop_client::{BackupOptions, Connecting, Connector, Observer, Place, Purpose, Weakness, base_backup};
 use backstop_mock::Server;
 use backstop_mock::config::Config;
 use backstop_protocol::backend::Diagnostic;
@@ -24,8 +25,13 @@ use crate::subject::{builtin, receivewal};
 struct Memory(Server);
 
 impl Connector for Memory {
-    fn connect(&self, _purpose: Purpose) -> Connecting<'_> {
+    fn connect(&self, _place: &Place, _purpose: Purpose) -> Connecting<'_> {
         Box::pin(async { Ok(Box::new(self.0.connect()) as _) })
+    }
+
+    /// One of the names that the mock's certificate is for.
+    fn name(&self, _host: usize) -> Option<String> {
+        Some("localhost".to_owned())
     }
 }
 
@@ -69,6 +75,8 @@ pub(super) fn run(
     world.block_on(&runtime, async {
         let server = arena::start(case, config).map_err(setup)?;
         directory.capture(&server);
+        // A server that speaks TLS is spoken to in TLS.
+        let encryption = server.ca_certificate_pem().map_or(Encryption::DISABLE, Encryption::verify_full);
         let mut running = Vec::new();
         // Who builds on another's backup starts when that one has ended.
         let mut ended = BTreeMap::new();
@@ -78,6 +86,7 @@ pub(super) fn run(
                 arena::furnish(server.cluster(), &client.has, &target).map_err(setup)?;
                 let mut options = receivewal::options(client, target);
                 options.weakness = weakness;
+                options.login.encryption.clone_from(&encryption);
                 running.push((
                     client.name.clone(),
                     tokio::task::spawn_local(receive(client.clone(), server.clone(), options)),
@@ -89,7 +98,10 @@ pub(super) fn run(
             let options = builtin::options(case, client, directory.target(&client.name), manifest, |oid| {
                 directory.tablespace(&client.name, oid)
             });
-            let options = options.map(|options| BackupOptions { weakness, ..options });
+            let options = options.map(|mut options| {
+                options.login.encryption.clone_from(&encryption);
+                BackupOptions { weakness, ..options }
+            });
             let before = base.and_then(|base| ended.get(base).cloned());
             let (tell, told) = watch::channel(false);
             ended.insert(client.name.clone(), told);

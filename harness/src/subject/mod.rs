@@ -45,7 +45,6 @@ impl Subject {
             return Some("every client starts at once so far".to_owned());
         }
         match self {
-            Self::Builtin(_) if scenario.server.tls => Some("the built-in client does not speak TLS so far".to_owned()),
             Self::Builtin(_) => None,
             Self::Command(tool) => tool.cannot_run(case),
         }

@@ -1,6 +1,7 @@
 //! A server of its own for a test.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,6 +13,7 @@ pub struct Postgres {
     installation: Installation,
     data: PathBuf,
     socket: PathBuf,
+    port: u16,
 }
 
 impl Postgres {
@@ -33,12 +35,22 @@ impl Postgres {
 
     /// Starts a server on `data`, with its socket and its log in the directory `socket`.
     pub fn start(installation: &Installation, data: &Path, socket: &Path) -> Self {
+        Self::start_on(installation, data, socket, "", PORT)
+    }
+
+    /// The same, but the server listens on TCP, too: on a port of the loopback that is free now.
+    pub fn start_on_tcp(installation: &Installation, data: &Path, socket: &Path) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        Self::start_on(installation, data, socket, "127.0.0.1", free.port())
+    }
+
+    fn start_on(installation: &Installation, data: &Path, socket: &Path, addresses: &str, port: u16) -> Self {
         fs::create_dir_all(socket).expect("a directory");
         installation.give(socket);
-        let options = format!("-k {} -p {PORT} -c listen_addresses= -c fsync=off", socket.display());
+        let options = format!("-k {} -p {port} -c listen_addresses={addresses} -c fsync=off", socket.display());
         let log = socket.join("log");
         let server =
-            Self { installation: installation.clone(), data: data.to_path_buf(), socket: socket.to_path_buf() };
+            Self { installation: installation.clone(), data: data.to_path_buf(), socket: socket.to_path_buf(), port };
         let mut start = installation.tool("pg_ctl");
         start.args(["start", "-w", "-s", "-o", &options, "-l"]).arg(&log).arg("-D").arg(data);
         // A server that keeps a pipe of ours open would keep us waiting.
@@ -57,6 +69,11 @@ impl Postgres {
         &self.socket
     }
 
+    /// The port, which is also the number in the socket's name.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What the server logged, and its predecessors on the same socket.
     pub fn log(&self) -> String {
         fs::read_to_string(self.socket.join("log")).unwrap_or_default()
@@ -66,7 +83,7 @@ impl Postgres {
     pub fn sql(&self, sql: &str) -> String {
         let mut psql = self.installation.tool("psql");
         psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", USER, "-d", "postgres", "-c", sql, "-h"]);
-        let output = succeed(psql.arg(&self.socket).args(["-p", &PORT.to_string()]));
+        let output = succeed(psql.arg(&self.socket).args(["-p", &self.port.to_string()]));
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
