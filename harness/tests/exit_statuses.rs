@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -58,6 +58,16 @@ impl World {
         let left = fs::read_dir(self.scratch()).expect("a directory").count();
         assert_eq!(left, 0, "something was left in the scratch directory");
         output
+    }
+
+    /// Checks the end of a run that was cancelled.
+    fn assert_cancelled(&self, output: &Output) {
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(130), "{said}");
+        assert!(said.contains("cancelled: the other cases did not run"), "{said}");
+        assert!(!said.contains("HANG"), "what a cancelled client did says nothing about it: {said}");
+        let left: Vec<_> = fs::read_dir(self.scratch()).expect("a directory").collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 
     /// The exit status, and the verdict of every case.
@@ -171,32 +181,51 @@ fn is_alive(process: &str) -> bool {
 }
 
 /// Ctrl-C ends the run with the status that shells report, and with it the client, what the client started, and all that lay
-/// on disk.
+/// on disk. SIGTERM, by which `timeout` and CI servers end what runs, does the same.
 #[test]
-fn status_130_on_ctrl_c_and_nothing_stays_behind() {
-    let world = World::new(&[("first", PLAIN), ("second", PLAIN)]);
-    let pipe = world.directory.path().join("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
-    let script = format!("mkdir -p \"$1\"\nsleep 1000 &\necho $$ $! > {}\nwait", pipe.display());
-    let client = world.client("sleeper", &script);
-    let mut command = world.command(&["--jobs", "1", "--client", &client]);
-    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
-    // Opening a pipe waits for its other end: by then the client runs.
-    let mut processes = String::new();
-    fs::File::open(&pipe).and_then(|mut pipe| pipe.read_to_string(&mut processes)).expect("two numbers");
-    let processes: Vec<&str> = processes.split_whitespace().collect();
-    assert!(processes.len() == 2 && processes.iter().all(|process| is_alive(process)), "{processes:?}");
-    let interrupted = Command::new("kill").args(["-INT", &run.id().to_string()]).status().expect("kill");
-    let output = run.wait_with_output().expect("it ends");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(interrupted.success());
-    assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(said.contains("cancelled: the other cases did not run"), "{said}");
-    assert!(!said.contains("HANG"), "what a cancelled client did says nothing about it: {said}");
-    let alive: Vec<_> = processes.into_iter().filter(|process| is_alive(process)).collect();
-    assert_eq!(alive, Vec::<&str>::new());
-    let left: Vec<_> = fs::read_dir(world.scratch()).expect("a directory").collect();
-    assert!(left.is_empty(), "{left:?}");
+fn status_130_when_cancelled_and_nothing_stays_behind() {
+    for signal in ["INT", "TERM"] {
+        let world = World::new(&[("first", PLAIN), ("second", PLAIN)]);
+        let pipe = world.directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+        let script = format!("mkdir -p \"$1\"\nsleep 1000 &\necho $$ $! > {}\nwait", pipe.display());
+        let client = world.client("sleeper", &script);
+        let mut command = world.command(&["--jobs", "1", "--client", &client]);
+        let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        // Opening a pipe waits for its other end: by then the client runs.
+        let mut processes = String::new();
+        fs::File::open(&pipe).and_then(|mut pipe| pipe.read_to_string(&mut processes)).expect("two numbers");
+        let processes: Vec<&str> = processes.split_whitespace().collect();
+        assert!(processes.len() == 2 && processes.iter().all(|process| is_alive(process)), "{processes:?}");
+        send(signal, run.id());
+        world.assert_cancelled(&run.wait_with_output().expect("it ends"));
+        let alive: Vec<_> = processes.into_iter().filter(|process| is_alive(process)).collect();
+        assert_eq!(alive, Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn status_130_when_cancelled_between_cases_in_process() {
+    // More steps than anybody waits for.
+    let sweep = "[server]\nwal-segment-size = \"1MiB\"\n[cluster]\nsize = \"64KiB\"\n\
+        [[client]]\nname = \"backup\"\nwal = \"none\"\n[[fault]]\n\
+        when.every = { unit = \"byte\", archive = \"base.tar\", step = \"1B\", before = \"50000B\" }\ndo.close = {}\n";
+    let world = World::new(&[("plain", PLAIN), ("sweep", &format!("{PLAIN}{sweep}"))]);
+    let mut command = world.command(&["--jobs", "2"]);
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut said = BufReader::new(run.stdout.take().expect("a pipe"));
+    let mut first = String::new();
+    said.read_line(&mut first).expect("a line");
+    assert_eq!(first, "2 cases, builtin against mock\n");
+    send("INT", run.id());
+    let mut output = run.wait_with_output().expect("it ends");
+    said.read_to_end(&mut output.stdout).expect("the rest");
+    world.assert_cancelled(&output);
+}
+
+fn send(signal: &str, process: u32) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &process.to_string()]).status();
+    assert!(sent.expect("kill").success());
 }
 
 /// A client may leave something running that keeps its output open. The run does not wait for that.

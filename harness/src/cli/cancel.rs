@@ -1,22 +1,39 @@
-//! Ctrl-C: the first asks for an orderly end, the second ends at once.
+//! Ctrl-C, or SIGTERM: the first asks for an orderly end, the second ends at once.
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::CANCELLED;
 
-/// Becomes true when Ctrl-C was pressed. Must be called within a runtime.
-pub(super) fn on_ctrl_c() -> watch::Receiver<bool> {
+/// Becomes true when Ctrl-C was pressed, or somebody such as `timeout` or a CI server asked for an end. Must be called within a
+/// runtime.
+pub(super) fn on_request() -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
+    // Without a handler a signal does what it always does.
+    let mut interrupt = signal(SignalKind::interrupt()).ok();
+    let mut terminate = signal(SignalKind::terminate()).ok();
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without a handler Ctrl-C does what it always does. The sender stays, so that nobody takes its end for a signal.
-            sender.closed().await;
-            return;
+        tokio::select! {
+            () = received(&mut interrupt) => {}
+            () = received(&mut terminate) => {}
         }
         let _ = sender.send(true);
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(i32::from(CANCELLED));
+        tokio::select! {
+            () = received(&mut interrupt) => {}
+            () = received(&mut terminate) => {}
         }
+        std::process::exit(i32::from(CANCELLED));
     });
     receiver
+}
+
+/// Resolves at the next signal, and never if there is no handler.
+async fn received(signal: &mut Option<Signal>) {
+    let came = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if came.is_none() {
+        std::future::pending::<()>().await;
+    }
 }

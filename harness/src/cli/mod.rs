@@ -27,7 +27,7 @@ const USAGE: u8 = 2;
 const NOTHING: u8 = 4;
 /// The environment: no such client, no server, no space.
 const ENVIRONMENT: u8 = 96;
-/// Ended by Ctrl-C, as a shell reports it.
+/// Ended by Ctrl-C, as a shell reports it, or by SIGTERM.
 const CANCELLED: u8 = 130;
 
 /// Runs base backup scenarios against any client and judges what it left behind.

@@ -126,7 +126,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(environment)?;
     runtime.block_on(async {
         let (sender, mut receiver) = mpsc::unbounded_channel();
-        let run = runner::run(plan, sender, cancel::on_ctrl_c());
+        let run = runner::run(plan, sender, cancel::on_request());
         let read = async {
             let mut status = 0;
             while let Some(event) = receiver.recv().await {

@@ -48,7 +48,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<u8, Failure> {
     let environment = |error: io::Error| Failure::Environment(format!("could not start: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(environment)?;
     runtime.block_on(async {
-        let cancel = cancel::on_ctrl_c();
+        let cancel = cancel::on_request();
         let (mut out, mut log) = (anstream::stdout(), anstream::stderr());
         let service = Service {
             endpoint: args.listen.clone(),

@@ -148,7 +148,9 @@ impl<W: Write> Terminal<W> {
     /// How fast cases ran in process, of which several run at a time: nothing for a run in which there were others only.
     fn in_memory(&self) -> String {
         let (count, together) = self.in_memory;
-        if count == 0 { String::new() } else { format!("; in memory {:.1}", rate(count, together, self.jobs)) }
+        // The last cases run alone, but one case cannot have run beside itself.
+        let jobs = self.jobs.min(usize::try_from(count).unwrap_or(usize::MAX));
+        if count == 0 { String::new() } else { format!("; in memory {:.1}", rate(count, together, jobs)) }
     }
 
     /// Cases by clients.
