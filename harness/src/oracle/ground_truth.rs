@@ -8,9 +8,9 @@ use backstop_mock::cluster::{Cluster, Entry, EntryKind, ground_truth, ground_tru
 use backstop_mock::server::Found;
 use backstop_protocol::base_backup::label::BackupLabel;
 
-use super::Evidence;
 use super::artifact::{Content, Item};
 use super::incremental;
+use super::{Evidence, bytes};
 
 /// After so many differences the rest is not interesting.
 const ENOUGH: usize = 20;
@@ -114,7 +114,7 @@ fn first_difference(cluster: &Cluster, entry: &Entry, content: &Content, kept: u
         let known = cluster.read(entry, at, theirs)?;
         let kept = usize::try_from(kept.saturating_sub(at)).unwrap_or(usize::MAX);
         theirs.get_mut(kept..).unwrap_or_default().fill(0);
-        let differs = ours.iter().zip(theirs.iter()).take(known).position(|(ours, theirs)| ours != theirs);
+        let differs = bytes::first_difference(ours.get(..known).unwrap_or(ours), theirs);
         if let Some(offset) = differs.or((known < wanted).then_some(known)) {
             return Ok(Some(at + offset as u64));
         }

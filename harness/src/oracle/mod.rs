@@ -16,6 +16,7 @@
 
 pub mod archive;
 pub mod artifact;
+mod bytes;
 pub mod complete;
 pub mod expectation;
 pub mod ground_truth;

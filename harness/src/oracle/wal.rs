@@ -9,6 +9,7 @@ use backstop_protocol::wal_file::WalFileName;
 
 use super::Evidence;
 use super::artifact::{Content, Item};
+use super::bytes::first_difference;
 
 /// How much WAL is read and compared at a time.
 const PIECE: u64 = 128 << 10;
@@ -52,7 +53,7 @@ fn check(evidence: &Evidence<'_>, start: Lsn, end: Lsn) -> Result<(), String> {
             stored.read_exact(&mut ours).map_err(|error| format!("WAL segment {name}: {error}"))?;
             // What the server has recycled since can no longer be compared, but it still has to parse.
             if cluster.read_wal(timeline, position, &mut theirs).is_ok()
-                && let Some(at) = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs)
+                && let Some(at) = first_difference(&ours, &theirs)
             {
                 return Err(format!("WAL differs from the server's at {}", position + at as u64));
             }
