@@ -192,3 +192,156 @@ fn reader(path: &Path, compression: CompressionAlgorithm) -> io::Result<Box<dyn 
         CompressionAlgorithm::Zstd => Box::new(zstd::stream::read::Decoder::new(file)?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::time::Duration;
+
+    use backstop_mock::config::Config;
+    use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
+    use flate2::write::GzEncoder;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::record::Ending;
+    use crate::scenario::model::ArchivedFile;
+
+    /// A server on timeline 2 with two segments and a half of 1 MiB.
+    fn cluster() -> Cluster {
+        let wal_segment_size = WalSegmentSize::new(1 << 20).expect("a valid size");
+        let wal_start = Some(Lsn(0x30_0028));
+        let config =
+            Config { wal_segment_size, wal_start, timeline: TimelineId(2), size: 1 << 19, ..Config::default() };
+        let cluster = Cluster::new(&config).expect("a cluster");
+        cluster.grow_wal(3 << 19);
+        cluster
+    }
+
+    fn content(cluster: &Cluster, timeline: u32, segment: u64) -> (String, Vec<u8>) {
+        let name = WalFileName::new(TimelineId(timeline), segment, cluster.segment_size());
+        let mut content = vec![0; 1 << 20];
+        cluster.read_wal_file(name, 0, &mut content).expect("WAL");
+        (name.to_string(), content)
+    }
+
+    /// An archive with these files.
+    struct Stage {
+        cluster: Cluster,
+        directory: TempDir,
+        client: Client,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let stage =
+                Self { cluster: cluster(), directory: TempDir::new().expect("a directory"), client: Client::default() };
+            for segment in [2, 3] {
+                let (name, content) = content(&stage.cluster, 2, segment);
+                stage.put(&name, &content);
+            }
+            let history = stage.cluster.history(TimelineId(2)).expect("a history").to_string();
+            stage.put("00000002.history", history.as_bytes());
+            let (name, content) = content(&stage.cluster, 2, 4);
+            stage.put(&format!("{name}.partial"), &content);
+            stage
+        }
+
+        fn put(&self, name: &str, content: &[u8]) {
+            std::fs::write(self.directory.path().join(name), content).expect("written");
+        }
+
+        fn remove(&self, name: &str) {
+            std::fs::remove_file(self.directory.path().join(name)).expect("removed");
+        }
+
+        fn load(&self) -> Archive {
+            let record = ClientRecord {
+                name: "archive".to_owned(),
+                ending: Ending::Exited(0),
+                said: String::new(),
+                elapsed: Duration::ZERO,
+                target: self.directory.path().to_owned(),
+                changes_outside: Vec::new(),
+            };
+            Archive::load(&self.cluster, &self.client, &record)
+        }
+
+        fn problems(&self) -> String {
+            self.load().problems.join("\n")
+        }
+    }
+
+    #[test]
+    fn a_sound_archive_is_accepted_in_every_form() {
+        let mut stage = Stage::new();
+        assert_eq!(stage.problems(), "");
+        let (name, content) = content(&stage.cluster, 2, 3);
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&content).expect("compressed");
+        stage.remove(&name);
+        stage.put(&format!("{name}.gz"), &encoder.finish().expect("compressed"));
+        // What a crash left of a segment: the rest was never written.
+        stage.put(&format!("{name}.partial"), &[&content[..4096], &vec![0; (1 << 20) - 4096]].concat());
+        assert_eq!(stage.problems(), "");
+        let end = stage.cluster.flush_position();
+        stage.client.endpos = Some(end);
+        assert_eq!(stage.load().lacks(&stage.client), Vec::<String>::new());
+        stage.client.endpos = Some(Lsn(0x60_0000));
+        assert_eq!(stage.load().lacks(&stage.client).len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_the_servers_is_refused() {
+        let stage = Stage::new();
+        let (name, mut other) = content(&stage.cluster, 2, 3);
+        other[5000] ^= 1;
+        stage.put(&name, &other);
+        stage.put("00000002.history", b"1\t0/1\tno reason\n");
+        stage.put("notes", b"");
+        let (short, content) = content(&stage.cluster, 2, 2);
+        stage.put(&short, &content[..1234]);
+        stage.put("000000020000000000000007.gz", b"no gzip");
+        insta::assert_snapshot!(stage.problems(), @r#"
+        "00000002.history" is not the server's
+        "000000020000000000000002" holds 1234 bytes of WAL instead of 1048576
+        "000000020000000000000003" differs from the server's WAL at 0/301388
+        "000000020000000000000007.gz" cannot be read: unexpected end of file
+        "notes" does not belong into an archive
+        "#);
+    }
+
+    #[test]
+    fn holes_and_missing_histories_are_refused() {
+        let stage = Stage::new();
+        stage.remove("000000020000000000000003");
+        insta::assert_snapshot!(stage.problems(), @r#"nothing is there between 0/300000 and 0/400000"#);
+        stage.remove("000000020000000000000004.partial");
+        assert_eq!(stage.problems(), "");
+        stage.remove("00000002.history");
+        insta::assert_snapshot!(stage.problems(), @r#""00000002.history" is missing"#);
+    }
+
+    #[test]
+    fn a_partial_segment_that_holds_something_else_is_refused() {
+        let stage = Stage::new();
+        let (name, mut other) = content(&stage.cluster, 2, 4);
+        other[4096..].fill(0);
+        stage.put(&format!("{name}.partial"), &other);
+        assert_eq!(stage.problems(), "");
+        other[9000] = 1;
+        stage.put(&format!("{name}.partial"), &other);
+        insta::assert_snapshot!(stage.problems(), @r#""000000020000000000000004.partial" differs from the server's WAL at 0/401000"#);
+    }
+
+    #[test]
+    fn what_the_scenario_spoilt_is_not_judged() {
+        let mut stage = Stage::new();
+        let (name, content) = content(&stage.cluster, 2, 2);
+        stage.put(&name, &content[..1234]);
+        assert_ne!(stage.problems(), "");
+        let size = Some(backstop_mock::units::ByteSize(1234));
+        stage.client.has = vec![ArchivedFile { name, size }];
+        assert_eq!(stage.problems(), "");
+    }
+}

@@ -236,4 +236,5 @@ proptest! {
     }
 }
 
+mod archives;
 mod wrong;

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use backstop_mock::units::ByteRate;
 use backstop_protocol::version::ServerVersion;
+use backstop_protocol::wal_archive::ArchivedSegment;
 use tokio::process::Command;
 
 use super::receivewal;
@@ -253,10 +254,14 @@ fn speaks_tls(program: &Path) -> bool {
     command.output().is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains("not compiled in"))
 }
 
-/// Whether a `pg_receivewal` can compress as the clients of `case` shall. It looks at that before it looks for its directory.
+/// Whether a `pg_receivewal` knows every compression of `case`. It looks at that before it looks for its directory.
 fn packs(program: &Path, case: &Case) -> bool {
-    let wanted = case.scenario.clients.iter().filter_map(|client| client.compress.as_deref()?.strip_prefix("client-"));
-    wanted.into_iter().all(|compress| {
+    let clients = || case.scenario.clients.iter();
+    let written = clients().filter_map(|client| client.compress.as_deref()?.strip_prefix("client-"));
+    let names = clients().flat_map(|client| &client.has).filter_map(|file| file.name.parse::<ArchivedSegment>().ok());
+    // It has to look into what is complete.
+    let read = names.filter(|name| !name.partial).map(|name| name.compression.name());
+    written.chain(read).all(|compress| {
         let mut command = std::process::Command::new(program);
         command.args(["-D", "/nonexistent", "-Z", compress]).stdin(Stdio::null()).env("LC_ALL", "C");
         command
