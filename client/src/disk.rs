@@ -64,6 +64,26 @@ impl File {
         self.disk.change(&self.path, &mut || self.inner.set_len(size))
     }
 
+    /// Has the kernel append bytes of `source`, from `offset` or from where it stands; at most `length` of them. Returns how many.
+    pub(crate) fn append_range(
+        &self,
+        source: &fs::File,
+        mut offset: Option<&mut u64>,
+        length: usize,
+    ) -> io::Result<usize> {
+        let mut copied = 0;
+        self.disk.change(&self.path, &mut || {
+            copied = rustix::fs::copy_file_range(source, offset.as_deref_mut(), &self.inner, None, length)?;
+            Ok(())
+        })?;
+        Ok(copied)
+    }
+
+    /// Shares the content of `source`, on file systems that can.
+    pub(crate) fn share(&self, source: &fs::File) -> io::Result<()> {
+        self.disk.change(&self.path, &mut || Ok(rustix::fs::ioctl_ficlone(&self.inner, source)?))
+    }
+
     /// Forces the content to disk.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         self.disk.sync(&self.path, &mut || self.inner.sync_all())

@@ -12,6 +12,7 @@
 //! | keep an archive of WAL | [`receivewal`] |
 //! | read connection strings as libpq does | [`conninfo`] |
 //! | verify a backup that lies on disk | [`verifybackup`] |
+//! | combine a full backup with incremental ones | [`combine`] |
 //! | run a command line | [`cli`] |
 //! | break it on purpose | [`Weakness`], with the feature `mutants` |
 //!
@@ -24,6 +25,7 @@ mod backup;
 mod backup_files;
 pub mod cli;
 mod clock;
+pub mod combine;
 mod compression;
 mod connection;
 mod connector;

@@ -244,6 +244,15 @@ impl Tree {
         Ok(())
     }
 
+    /// Gives a file that is there already a name in this tree.
+    pub(crate) fn create_hard_link(&mut self, name: &[u8], source: &Path) -> io::Result<()> {
+        self.change(name, |directory, leaf| {
+            rustix::fs::linkat(rustix::fs::CWD, source, directory, leaf, AtFlags::empty())
+        })?;
+        self.made.push(Made::File(name.to_vec()));
+        Ok(())
+    }
+
     /// Renames a file of this tree within its directory.
     pub(crate) fn rename(&mut self, from: &[u8], to: &[u8]) -> Result<(), ClientError> {
         let (_, leaf) = split(to);

@@ -1,7 +1,7 @@
 //! `pg_basebackup`.
 
 mod arguments;
-mod values;
+pub(super) mod values;
 
 use std::ffi::OsString;
 use std::io;

@@ -9,6 +9,7 @@
 //! name, `backstop-client basebackup` for whoever named it as a subcommand.
 
 mod basebackup;
+mod combinebackup;
 mod connection;
 mod getopt;
 mod help;
@@ -35,7 +36,7 @@ struct Tool {
     run: fn(&Invocation, Vec<OsString>) -> ExitCode,
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 4] = [
     Tool {
         name: "basebackup",
         alias: "pg_basebackup",
@@ -56,6 +57,13 @@ const TOOLS: [Tool; 3] = [
         about: "verifies a backup against the backup manifest",
         operands: "[OPTION]... BACKUPDIR",
         run: verifybackup::run,
+    },
+    Tool {
+        name: "combinebackup",
+        alias: "pg_combinebackup",
+        about: "reconstructs full backups from incrementals",
+        operands: "[OPTION]... DIRECTORY...",
+        run: combinebackup::run,
     },
 ];
 

@@ -45,7 +45,7 @@ pub(super) fn checkpoint(text: &str) -> Result<Checkpoint, String> {
     }
 }
 
-pub(super) fn checksums(text: &str) -> Result<ChecksumAlgorithm, String> {
+pub(in crate::cli) fn checksums(text: &str) -> Result<ChecksumAlgorithm, String> {
     text.parse().map_err(|_| format!("unrecognized checksum algorithm: \"{text}\""))
 }
 
@@ -72,7 +72,7 @@ pub(super) fn rate(text: &str) -> Result<u32, String> {
 }
 
 /// `OLDDIR=NEWDIR`; `\=` is an equals sign in a name.
-pub(super) fn tablespace_mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
+pub(in crate::cli) fn tablespace_mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
     let mut sides = vec![String::new()];
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -122,7 +122,7 @@ pub(super) fn target(text: &str) -> Result<BackupTarget, String> {
     })
 }
 
-pub(super) fn sync_method(text: &str) -> Result<SyncMethod, String> {
+pub(in crate::cli) fn sync_method(text: &str) -> Result<SyncMethod, String> {
     match text {
         "fsync" => Ok(SyncMethod::Fsync),
         "syncfs" => Ok(SyncMethod::Syncfs),
