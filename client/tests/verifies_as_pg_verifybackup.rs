@@ -215,12 +215,12 @@ const PLAIN: &[Case] = &[
         &["b"],
         |p| {
             change(&p.path("base/1/1255"), |_| {});
-            mode(&p.path("base/1/1255"), 0);
+            mode(&p.path("base/1/1255"), 0o0);
         },
         Same,
     ),
-    case("directory unreadable", &["b"], |p| mode(&p.path("pg_subtrans"), 0), Same),
-    case("database unreadable", &["b"], |p| mode(&p.path("base/1"), 0), Same),
+    case("directory unreadable", &["b"], |p| mode(&p.path("pg_subtrans"), 0o0), Same),
+    case("database unreadable", &["b"], |p| mode(&p.path("base/1"), 0o0), Same),
     case("directory unsearchable", &["b"], |p| mode(&p.path("base"), 0o600), Same),
     case(
         "file that is a link to its like",
@@ -327,7 +327,7 @@ const PLAIN: &[Case] = &[
         &["b"],
         |p| {
             change(&p.segment(), |_| {});
-            mode(&p.segment(), 0);
+            mode(&p.segment(), 0o0);
         },
         Same,
     ),
@@ -353,7 +353,7 @@ const PLAIN: &[Case] = &[
             change(&p.path("backup_manifest"), |c| {
                 let at = c.iter().position(|b| *b == b'9').unwrap();
                 c[at] = b'8';
-            })
+            });
         },
         Same,
     ),
@@ -365,7 +365,7 @@ const PLAIN: &[Case] = &[
             change(&p.path("backup_manifest"), |c| {
                 let at = c.windows(12).rposition(|w| w == b"\"Manifest-Ch").unwrap();
                 c.truncate(at);
-            })
+            });
         },
         Same,
     ),
@@ -382,7 +382,7 @@ const PLAIN: &[Case] = &[
             p.entry("base/1/1255", |l| {
                 let at = l.find("\"Checksum\": \"").unwrap() + 13;
                 format!("{}00000000{}", &l[..at], &l[at + 8..])
-            })
+            });
         },
         Same,
     ),
@@ -393,7 +393,7 @@ const PLAIN: &[Case] = &[
             p.entry("base/1/1255", |l| {
                 let at = l.find("\"Checksum\": \"").unwrap() + 13;
                 format!("{}{}", &l[..at], &l[at + 2..])
-            })
+            });
         },
         Same,
     ),
@@ -404,7 +404,7 @@ const PLAIN: &[Case] = &[
             p.entry("base/1/1255", |l| {
                 let at = l.find("\"Checksum\": \"").unwrap() + 13;
                 format!("{}{}", &l[..at], &l[at + 1..])
-            })
+            });
         },
         Same,
     ),
@@ -417,7 +417,7 @@ const PLAIN: &[Case] = &[
                 let at = l.find(", \"Checksum-Algorithm\"").unwrap();
                 let end = l.find(" }").unwrap();
                 format!("{}{}", &l[..at], &l[end..])
-            })
+            });
         },
         Same,
     ),
@@ -440,7 +440,7 @@ const PLAIN: &[Case] = &[
         |p| {
             p.entry("base/1/1255", |l| {
                 l.replace("\"Path\": \"base/1/1255\"", "\"Encoded-Path\": \"626173652f312f31323535\"")
-            })
+            });
         },
         Same,
     ),
@@ -464,7 +464,7 @@ const PLAIN: &[Case] = &[
                 let start = t.split("\"Start-LSN\": \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
                 let end = t.split("\"End-LSN\": \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
                 t.replace(&format!("\"End-LSN\": \"{end}"), &format!("\"End-LSN\": \"{start}"))
-            })
+            });
         },
         Same,
     ),
@@ -476,7 +476,7 @@ const PLAIN: &[Case] = &[
                 let at = t.find("{ \"Timeline\"").unwrap();
                 let end = t[at..].find('\n').unwrap() + at;
                 format!("{}{}", &t[..at], &t[end..])
-            })
+            });
         },
         Stricter("not restorable: the manifest asks for no WAL"),
     ),
@@ -550,7 +550,7 @@ const PLAIN_17: &[Case] = &[
                 let at = t.find("\"System-Identifier\"").unwrap();
                 let end = t[at..].find('\n').unwrap() + at + 1;
                 format!("{}{}", &t[..at], &t[end..])
-            })
+            });
         },
         Same,
     ),
@@ -565,7 +565,7 @@ const PLAIN_17: &[Case] = &[
                 for (at, digits) in (292..296).zip(sum.as_bytes().chunks(2)) {
                     c[at] = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
                 }
-            })
+            });
         },
         Same,
     ),

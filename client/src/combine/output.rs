@@ -179,7 +179,9 @@ impl Output {
             data.sync_directory(b"")?;
         }
         data.keep();
-        trees.iter_mut().for_each(|tree| tree.keep());
+        for tree in trees {
+            tree.keep();
+        }
         Ok(())
     }
 

@@ -42,7 +42,7 @@ pub(crate) fn change(path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
 pub(crate) fn sealed(text: &str) -> String {
     let start = text.rfind("\"Manifest-Checksum\"").unwrap();
     let mut hasher = ChecksumHasher::new(ChecksumAlgorithm::Sha256);
-    hasher.update(text[..start].as_bytes());
+    hasher.update(&text.as_bytes()[..start]);
     let checksum: String = hasher.finish().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}\"Manifest-Checksum\": \"{checksum}\"}}\n", &text[..start])
 }

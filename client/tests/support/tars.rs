@@ -77,7 +77,7 @@ pub(crate) const CASES: &[Case] = &[
                 let mut copy = m.iter().find(|(h, _)| *h.path_bytes() == *b"base/1/1255").unwrap().clone();
                 rename(&mut copy, b"base/1/extra");
                 m.push(copy);
-            })
+            });
         },
         Same,
     ),
@@ -89,7 +89,7 @@ pub(crate) const CASES: &[Case] = &[
                 let mut copy = m.iter().find(|(h, _)| *h.path_bytes() == *b"base/1/1255").unwrap().clone();
                 rename(&mut copy, b"base/1/extra");
                 m.push(copy);
-            })
+            });
         },
         Same,
     ),
@@ -101,7 +101,7 @@ pub(crate) const CASES: &[Case] = &[
                 let member = member(m, "base/1/1255");
                 let content = member.1[..8192].to_vec();
                 resize(member, content);
-            })
+            });
         },
         Same,
     ),
@@ -114,7 +114,7 @@ pub(crate) const CASES: &[Case] = &[
                 let member = member(m, "base/1/1255");
                 let content = [&member.1[..], b"x"].concat();
                 resize(member, content);
-            })
+            });
         },
         Same,
     ),
@@ -132,7 +132,7 @@ pub(crate) const CASES: &[Case] = &[
             base(p, |m| {
                 m.retain(|(h, _)| *h.path_bytes() != *b"base/1/1255");
                 member(m, "base/1/1259").1[9] ^= 1;
-            })
+            });
         },
         Same,
     ),
@@ -155,7 +155,7 @@ pub(crate) const CASES: &[Case] = &[
             base(p, |m| {
                 let copy = m.iter().find(|(h, _)| *h.path_bytes() == *b"base/1/1255").unwrap().clone();
                 m.push(copy);
-            })
+            });
         },
         Stricter("not restorable: file \"base/1/1255\" is present in archive \"base.tar\" more than once"),
     ),
@@ -185,7 +185,7 @@ pub(crate) const CASES: &[Case] = &[
         &["-n", "-e", "b"],
         |p| {
             change(&p.path("base.tar"), |_| {});
-            fs::set_permissions(p.path("base.tar"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+            fs::set_permissions(p.path("base.tar"), std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
         },
         Same,
     ),
@@ -234,7 +234,7 @@ pub(crate) const CASES: &[Case] = &[
         |p| {
             tablespace(p, |m| {
                 m.iter_mut().find(|(_, content)| !content.is_empty()).unwrap().1[9] ^= 1;
-            })
+            });
         },
         Same,
     ),
@@ -245,7 +245,7 @@ pub(crate) const CASES: &[Case] = &[
             tablespace(p, |m| {
                 let at = m.iter().position(|(_, content)| !content.is_empty()).unwrap();
                 m.remove(at);
-            })
+            });
         },
         Same,
     ),
@@ -265,7 +265,7 @@ pub(crate) const CASES: &[Case] = &[
             change(&p.path("backup_manifest"), |c| {
                 let at = c.iter().position(|b| *b == b'9').unwrap();
                 c[at] = b'8';
-            })
+            });
         },
         Same,
     ),
@@ -285,7 +285,7 @@ pub(crate) const CASES: &[Case] = &[
             p.entry("base/1/1255", |l| {
                 let at = l.find("\"Checksum\": \"").unwrap() + 13;
                 format!("{}{}", &l[..at], &l[at + 2..])
-            })
+            });
         },
         Same,
     ),
@@ -334,7 +334,7 @@ pub(crate) const GZIP_CASES: &[Case] = &[
             change(&p.path("base.tar.gz"), |c| {
                 let at = c.len() / 2;
                 c[at..at + 100].fill(0);
-            })
+            });
         },
         OtherWords("archive \"base.tar.gz\""),
     ),
