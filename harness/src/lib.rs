@@ -7,6 +7,7 @@
 //! | read scenario files and choose cases | [`scenario`] |
 //! | say what is to run, against which client and server | [`plan`] |
 //! | put up a server, and the clients under test | [`arena`], [`subject`] |
+//! | tell one of them in words | [`explain`] |
 //! | run them, and keep what they leave | [`runner`], [`record`] |
 //! | judge it | [`oracle`], [`verdict`] |
 //! | take down what passed on the wire, and read it | [`capture`], [`decode`] |
@@ -22,6 +23,7 @@ pub mod capture;
 pub mod cli;
 pub mod decode;
 pub mod event;
+pub mod explain;
 pub mod golden;
 pub mod known;
 #[cfg(feature = "mutants")]

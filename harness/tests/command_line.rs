@@ -189,7 +189,7 @@ fn an_unwritable_report_and_an_unreadable_directory_are_status_96() {
 
 #[test]
 fn explain_spells_the_defaults_out() {
-    let (status, out, _) = backstop(scenarios().path(), &["explain", "crash/everywhere[137]"]);
+    let (status, out, _) = backstop(scenarios().path(), &["explain", "crash/everywhere[137]", "--toml"]);
     assert_eq!(status, 0);
     insta::assert_snapshot!(out, @r#"
     # crash/everywhere[137]

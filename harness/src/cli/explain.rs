@@ -5,11 +5,12 @@ use std::io::Write;
 use clap::Args;
 
 use super::{Failure, Root, one_case};
+use crate::explain;
 
 const EXAMPLE: &str = "\
 Examples:
   backstop explain tar/tar-empty-archive
-  backstop explain 'sound/plain[server.version=15,client.wal=fetch]'";
+  backstop explain 'sound/plain[server.version=15,client.wal=fetch]' --toml";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
@@ -17,15 +18,22 @@ pub(super) struct ExplainArgs {
     /// The id of a case, or the path of a scenario file with one case
     #[arg(value_name = "CASE|PATH")]
     case: String,
+    /// Print the case as a scenario file with every default spelt out
+    #[arg(long)]
+    toml: bool,
     #[command(flatten)]
     root: Root,
 }
 
 pub(super) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
     let case = one_case(&args.case, &args.root)?;
+    let mut out = anstream::stdout().lock();
+    if !args.toml {
+        write!(out, "{}", explain::story(&case))?;
+        return Ok(0);
+    }
     let text = toml::to_string_pretty(&*case.scenario)
         .map_err(|error| Failure::Environment(format!("could not print case {}: {error}", case.id)))?;
-    let mut out = anstream::stdout().lock();
     writeln!(out, "# {}", case.id)?;
     writeln!(out, "# {}", case.path.display())?;
     if let Some(sweep) = case.scenario.sweep.as_ref().filter(|_| case.step.is_none()) {

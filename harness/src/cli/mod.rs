@@ -56,7 +56,7 @@ enum Command {
     Serve(serve::ServeArgs),
     /// List scenarios and count cases by area
     List(list::ListArgs),
-    /// Show what one case is, with every default spelt out
+    /// Tell what one case is about, without running it
     Explain(explain::ExplainArgs),
     /// Say message by message what a capture holds
     Decode(decode::DecodeArgs),
