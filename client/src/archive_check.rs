@@ -256,7 +256,7 @@ impl ArchiveCheck {
         }
         // The manifest lists no directories, and a server does not start without these, empty as most of them are.
         let directory = |name: &&str| self.seen.get(name.as_bytes()) == Some(&Kind::Directory);
-        match self.version.data_directories().into_iter().find(|name| !directory(name)) {
+        match self.version.required_directories().into_iter().find(|name| !directory(name)) {
             Some(name) => Err(format!("directory \"{name}\" is missing")),
             None => Ok(()),
         }
@@ -370,19 +370,25 @@ mod tests {
 
     #[test]
     fn no_directory_is_missing() {
-        let directories = ServerVersion::V15.data_directories();
+        let directories = ServerVersion::V15.required_directories();
         for missing in 0..=directories.len() {
             let mut check = base(false);
-            for (index, name) in directories.iter().enumerate() {
-                if index != missing {
+            let left_out = directories.get(missing).copied();
+            for name in &directories {
+                // What lies in a directory cannot come without it.
+                if left_out.is_none_or(|out| *name != out && !name.starts_with(&format!("{out}/"))) {
                     directory(&mut check, name).expect(name);
                 }
             }
-            directory(&mut check, "global").expect("a directory");
-            for name in ["backup_label", "PG_VERSION", "global/pg_control"] {
+            for name in ["backup_label", "PG_VERSION"] {
                 file(&mut check, name).expect(name);
             }
-            let problem = directories.get(missing).map(|name| format!("directory \"{name}\" is missing"));
+            if left_out == Some("global") {
+                assert!(file(&mut check, "global/pg_control").is_err());
+                continue;
+            }
+            file(&mut check, "global/pg_control").expect("the control file");
+            let problem = left_out.map(|name| format!("directory \"{name}\" is missing"));
             assert_eq!(check.end().err(), problem);
         }
     }

@@ -190,14 +190,8 @@ impl Story {
         if plot.map {
             base.push(file("tablespace_map", format!("{oid} {LOCATION}\n").as_bytes()));
         }
-        base.extend([
-            directory("global/"),
-            directory("base/"),
-            directory("base/1/"),
-            file("base/1/1259", &vec![42; 20_000]),
-            file("base/1/empty", b""),
-        ]);
-        base.extend(version.data_directories().iter().map(|name| directory(&format!("{name}/"))));
+        base.extend(version.required_directories().iter().map(|name| directory(&format!("{name}/"))));
+        base.extend([directory("base/1/"), file("base/1/1259", &vec![42; 20_000]), file("base/1/empty", b"")]);
         if plot.tablespace && !plot.map {
             let target = LOCATION.into();
             base.push((format!("pg_tblspc/{oid}/"), MemberKind::Symlink { target }, Vec::new()));
