@@ -344,7 +344,9 @@ impl Drop for Connection {
     /// Says goodbye as `PQfinish` does, if that is possible without waiting: a server in the middle of a backup then need not
     /// find out by itself.
     fn drop(&mut self) {
-        if self.open {
+        if self.open && self.weak(Mutation::LeaksConnections) {
+            std::mem::forget(std::mem::replace(&mut self.stream, Box::new(tokio::io::empty())));
+        } else if self.open {
             let mut out = BytesMut::new();
             frontend::terminate(&mut out);
             let _ = Pin::new(&mut self.stream).poll_write(&mut Context::from_waker(Waker::noop()), &out);

@@ -51,6 +51,8 @@ mutations! {
     LeaksSlot = "leaks-slot",
     /// Never says how far it has come, not even when a keepalive asks.
     SendsNoStatus = "sends-no-status",
+    /// Says that the segment which it has begun is on disk as a whole (flush positions: PostgreSQL believes them).
+    ConfirmsTooMuch = "confirms-too-much",
     /// Stores streamed WAL wherever the last piece ended, whatever position it claims.
     AcceptsWalGaps = "accepts-wal-gaps",
     /// Stores streamed WAL without reading it (pg_basebackup).
@@ -59,10 +61,16 @@ mutations! {
     IgnoresEndPosition = "ignores-end-position",
     /// Accepts an archive without its two zero blocks.
     NeedsNoTrailer = "needs-no-trailer",
+    /// Takes the end of an archive for the end of its last member, however much of that is missing (patroni/patroni#1405).
+    AcceptsCutArchives = "accepts-cut-archives",
     /// Accepts that an announced archive never comes (pg_basebackup).
     ForgivesMissingArchives = "forgives-missing-archives",
     /// Accepts a base archive without label, version or control file (pg_basebackup).
     ForgivesMissingFiles = "forgives-missing-files",
+    /// Accepts that the manifest which it asked for never comes.
+    ForgivesMissingManifest = "forgives-missing-manifest",
+    /// Makes no directory in which nothing lies (pgmoneta/pgmoneta#782).
+    ForgetsEmptyDirectories = "forgets-empty-directories",
     /// Loses members whose header is the end of a message (after wal-g/wal-g#1106).
     SkipsMemberAtBorder = "skips-member-at-border",
     /// Accepts the same name twice.
@@ -81,6 +89,8 @@ mutations! {
     PublishesUnverified = "publishes-unverified",
     /// Leaves what it made when it fails.
     LeavesPartialTarget = "leaves-partial-target",
+    /// Leaves its connections open when it fails: the server goes on serving them.
+    LeaksConnections = "leaks-connections",
 }
 
 impl Mutation {
@@ -93,6 +103,7 @@ impl Mutation {
             Self::NeverVerifies
                 | Self::StopsAfterArchives
                 | Self::TakesAnyEndPosition
+                | Self::AcceptsCutArchives
                 | Self::ForgivesMissingArchives
                 | Self::ForgivesMissingFiles
                 | Self::SkipsMemberAtBorder

@@ -237,7 +237,9 @@ impl<'a> Transfer<'a> {
                 {
                     return Ok(());
                 }
-                self.sink.begin_member(header, &member)
+                // All that is empty in every cluster, among other things.
+                let empty = member.path == b"pg_notify" && self.weakness.is(Mutation::ForgetsEmptyDirectories);
+                if empty { Ok(()) } else { self.sink.begin_member(header, &member) }
             }
             TarEvent::Data(bytes) => {
                 if let Err(refusal) = self.contents.data(bytes) {
@@ -268,8 +270,12 @@ impl<'a> Transfer<'a> {
         if let Some(decoder) = self.decoder.take() {
             decoder.finish().map_err(|problem| self.archive_error(problem))?;
         }
-        let finished = self.reader.finish();
-        finished.map_err(|error| self.archive_error(error.problem.to_string()))?;
+        match self.reader.finish() {
+            Err(_) if self.weakness.is(Mutation::AcceptsCutArchives) && !self.reader.is_at_boundary() => {
+                self.event(&TarEvent::MemberEnd)?;
+            }
+            finished => finished.map_err(|error| self.archive_error(error.problem.to_string()))?,
+        }
         self.member.clear();
         let ended = self.check.end();
         ended.map_err(|problem| self.archive_error(problem))?;

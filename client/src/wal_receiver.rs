@@ -295,9 +295,14 @@ impl WalReceiver<'_> {
         if self.weak(Mutation::SendsNoStatus) {
             return Ok(());
         }
+        let flush = if self.weak(Mutation::ConfirmsTooMuch) && stream.slot {
+            stream.position.align_up(self.segment_size.bytes())
+        } else {
+            stream.flushed
+        };
         let status = Status {
             write: stream.position,
-            flush: stream.flushed,
+            flush,
             unix_micros: self.options.clock.unix_micros(),
             // Only with a deadline an answer is needed: it shows that the server is still there.
             reply_requested: self.options.deadlines.wal_silence.is_some(),

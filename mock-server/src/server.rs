@@ -99,6 +99,8 @@ pub struct BackupRecord {
     pub tablespaces: Vec<Tablespace>,
     /// How it ended.
     pub ended: BackupOutcome,
+    /// Whether BASE_BACKUP's own CommandComplete was said: nothing that follows makes the backup a worse one.
+    pub command_complete: bool,
     /// Whether the client ended the session with Terminate.
     pub client_terminated: bool,
     /// The files, by their paths in the manifest, that the backup found otherwise than the cluster had them at first.

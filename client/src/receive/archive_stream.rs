@@ -55,7 +55,8 @@ impl ArchiveStream {
                 if let Some((name, _)) = self.missing() {
                     return Err(Unexpected::new(format!("archive \"{name}\""), "CopyDone"));
                 }
-                if self.manifest && self.state != State::Manifest {
+                let forgives = self.weakness.is(Mutation::ForgivesMissingManifest);
+                if self.manifest && self.state != State::Manifest && !forgives {
                     return Err(Unexpected::new("the backup manifest", "CopyDone"));
                 }
                 self.state = State::Done;

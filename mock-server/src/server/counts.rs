@@ -29,6 +29,8 @@ pub struct Carried {
     pub manifest: Option<u64>,
     /// Where streamed WAL began and ended.
     pub wal: Option<(Lsn, Lsn)>,
+    /// The first flush position in a status update that lay beyond what had been sent, and what had been.
+    pub overconfirmed: Option<(Lsn, Lsn)>,
 }
 
 impl Carried {
@@ -47,6 +49,13 @@ impl Carried {
     /// The manifest has come to its end.
     pub(crate) fn manifest_ended(&mut self, bytes: u64) {
         self.manifest.get_or_insert(bytes);
+    }
+
+    /// The client says that it has flushed WAL up to `flush`, of which `sent` was sent.
+    pub(crate) fn confirmed(&mut self, flush: Lsn, sent: Lsn) {
+        if flush > sent {
+            self.overconfirmed.get_or_insert((flush, sent));
+        }
     }
 
     /// WAL was sent.

@@ -405,7 +405,9 @@ impl Session {
             Command::StartReplication(start) => self.start_replication(start).await?,
             Command::UploadManifest => self.upload_manifest().await?,
         }
-        self.complete(self.version.command_tag(name)).await
+        self.complete(self.version.command_tag(name)).await?;
+        self.edit_record(|record| record.command_complete = true);
+        Ok(())
     }
 
     /// An ERROR, and what goes with it: temporary slots die, and a backup that ran is aborted.

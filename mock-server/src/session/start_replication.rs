@@ -265,6 +265,8 @@ impl Session {
                         return Ok(());
                     }
                     (streaming.write, streaming.flush) = (write, flush);
+                    let sent = streaming.sent;
+                    self.seat.count(|carried| carried.confirmed(flush, sent));
                     if let Some(slot) = &streaming.slot
                         && !flush.is_invalid()
                     {

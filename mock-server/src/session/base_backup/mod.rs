@@ -259,7 +259,7 @@ impl Session {
     }
 
     /// Adds to what the server's book says of the backup.
-    fn edit_record(&self, edit: impl FnOnce(&mut BackupRecord)) {
+    pub(super) fn edit_record(&self, edit: impl FnOnce(&mut BackupRecord)) {
         if let Some(record) = self.record
             && let Some(record) = self.shared.book().backups.get_mut(record)
         {
@@ -280,6 +280,7 @@ impl Session {
             label_text: running.label_text.clone(),
             tablespaces: tablespaces.to_vec(),
             ended: BackupOutcome::Running,
+            command_complete: false,
             client_terminated: false,
             found: BTreeMap::new(),
         });
