@@ -31,6 +31,8 @@ pub struct RunPlan {
     pub scratch: Option<PathBuf>,
     /// Whether captures of the connections are kept, too.
     pub capture: bool,
+    /// Whether PostgreSQL's tools are asked about backups of synthetic clusters that must be restorable.
+    pub ask_postgres: bool,
     /// Whether a failed `should` fails the run.
     pub strict: bool,
     /// Which golden transcripts are written.

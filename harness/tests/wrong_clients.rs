@@ -39,6 +39,7 @@ fn verdict(text: &str) -> Finished {
         keep: None::<PathBuf>,
         transcripts: None,
         scratch: None,
+        ask_postgres: false,
         strict: false,
     };
     let (events, mut heard) = mpsc::unbounded_channel();

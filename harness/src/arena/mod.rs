@@ -136,7 +136,7 @@ pub fn record(case: &Case, server: Server, clients: Vec<ClientRecord>) -> Record
         transcript: server.transcript(),
         errors: errors(&server),
         session_counts: server.session_counts(),
-        server,
+        original: Box::new(server),
     }
 }
 

@@ -1,8 +1,9 @@
-//! The command line: `backstop run`, `serve`, `list`, `explain`, `decode`, `schema` and `mutants`.
+//! The command line: `backstop run`, `judge`, `serve`, `list`, `explain`, `decode`, `schema` and `mutants`.
 
 mod cancel;
 mod decode;
 mod explain;
+mod judge;
 mod list;
 mod mutants;
 mod progress;
@@ -52,6 +53,8 @@ fault; else the worst verdict: 100 failure, 101 silent corruption, 102 hang, 103
 enum Command {
     /// Run cases and judge them
     Run(run::RunArgs),
+    /// Judge what a run kept once more, or a backup by itself
+    Judge(judge::JudgeArgs),
     /// Serve one scenario to whoever connects
     Serve(serve::ServeArgs),
     /// List scenarios and count cases by area
@@ -87,6 +90,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Judge(args) => judge::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::List(args) => list::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -9,6 +9,7 @@ use super::Root;
 const EXAMPLE: &str = "\
 Examples:
   backstop mutants
+  backstop mutants --all
   backstop mutants --mutant trusts-names --all
   backstop mutants tar hostile
 
@@ -20,13 +21,13 @@ client passes everything, else 100.";
 // Without the feature nobody reads what was asked for.
 #[cfg_attr(not(feature = "mutants"), allow(dead_code))]
 pub(super) struct MutantsArgs {
-    /// Ids of cases, beginnings of ids, or paths of files or directories [default: everything]
+    /// Ids of cases, beginnings of ids, or paths of files or directories [default: everything but sweeps]
     #[arg(value_name = "CASE|PATH")]
     cases: Vec<String>,
     /// Only this mutant; may be repeated
     #[arg(long = "mutant", value_name = "NAME")]
     mutants: Vec<String>,
-    /// Go on after the first case that catches a mutant, and show all that do
+    /// Run the sweeps, too; go on after the first case that catches a mutant, and show all that do
     #[arg(long)]
     all: bool,
     /// How many mutants run at a time [default: the number of processors]
@@ -63,8 +64,11 @@ mod with_mutants {
     pub(in super::super) fn run(args: MutantsArgs) -> Result<u8, Failure> {
         let mutations = args.mutants.iter().map(|name| by_name(name)).collect::<Result<Vec<_>, _>>()?;
         let mutations = if mutations.is_empty() { Mutation::ALL } else { &mutations };
+        let chosen = !args.cases.is_empty();
         let selection = Selection { wanted: args.cases, root: args.root.scenarios, ..Selection::default() };
-        let cases = selection.cases()?;
+        let mut cases = selection.cases()?;
+        // A sweep is thousands of cases that tell no more of a mutant than its neighbours do.
+        cases.retain(|case| args.all || chosen || case.scenario.sweep.is_none());
         if cases.is_empty() {
             return Err(Failure::Nothing(String::new()));
         }

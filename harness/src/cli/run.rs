@@ -60,7 +60,11 @@ pub(super) struct RunArgs {
     /// said between the built-in client and the mock, in a file beside the scenario
     #[arg(long, conflicts_with = "seed")]
     bless: bool,
-    /// Keep what the cases leave behind in this directory, and what was said
+    /// Where a synthetic cluster's backup must be restorable, ask pg_verifybackup and pg_controldata of its release, if they
+    /// are installed; on the backup of a real data directory PostgreSQL is started in any case
+    #[arg(long)]
+    ask_postgres: bool,
+    /// Keep what the cases leave behind in this directory, what was said, and a record that `judge` reads
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Write the transcript of every case to this directory: CASE/transcript.txt
@@ -119,6 +123,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         transcripts: args.transcripts,
         scratch: args.scratch,
         capture: args.capture,
+        ask_postgres: args.ask_postgres,
         strict: args.strict,
         bless,
     };
@@ -154,7 +159,7 @@ fn why_nothing(selection: &Selection) -> String {
 }
 
 /// The reports of a run. One that cannot be written does not end the run, but fails it in the end.
-struct Readers {
+pub(super) struct Readers {
     terminal: Option<Box<dyn Report>>,
     bar: Bar,
     reports: Vec<(ReportSpec, Option<Box<dyn Report>>)>,
@@ -162,7 +167,7 @@ struct Readers {
 }
 
 impl Readers {
-    fn open(specs: &[ReportSpec], strict: bool, standard_output_is_taken: bool) -> Result<Self, Failure> {
+    pub(super) fn open(specs: &[ReportSpec], strict: bool, standard_output_is_taken: bool) -> Result<Self, Failure> {
         let mut reports = Vec::new();
         for spec in specs {
             let report = spec.open().map_err(|error| Failure::Environment(error.to_string()))?;
@@ -177,7 +182,7 @@ impl Readers {
         Ok(Self { terminal: Some(terminal), bar, reports, failure: None })
     }
 
-    fn event(&mut self, event: &Event) {
+    pub(super) fn event(&mut self, event: &Event) {
         // The line of the summary is the last.
         self.bar.event(event);
         // Whoever closed the terminal or the pipe does not want to read on; the verdict counts all the same.
@@ -192,7 +197,7 @@ impl Readers {
         }
     }
 
-    fn finish(self) -> Result<(), Failure> {
+    pub(super) fn finish(self) -> Result<(), Failure> {
         match self.failure {
             Some(error) => Err(Failure::Environment(error.to_string())),
             None => Ok(()),

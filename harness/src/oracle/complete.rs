@@ -15,7 +15,8 @@ pub fn problems(evidence: &Evidence<'_>) -> Vec<String> {
     version_file(evidence, &mut problems);
     label(evidence, &mut problems);
     control(evidence, &mut problems);
-    for tablespace in evidence.cluster.tablespaces() {
+    directories(evidence, &mut problems);
+    for tablespace in evidence.original.tablespaces() {
         let prefix = format!("pg_tblspc/{}/", tablespace.oid).into_bytes();
         let below = evidence.artifact.items.keys().any(|name| name.len() > prefix.len() && name.starts_with(&prefix));
         if !below {
@@ -23,6 +24,19 @@ pub fn problems(evidence: &Evidence<'_>) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Those that a server needs to start. A link stands for one that lies elsewhere.
+fn directories(evidence: &Evidence<'_>, problems: &mut Vec<String>) {
+    let there =
+        |name: &&str| matches!(evidence.artifact.items.get(name.as_bytes()), Some(Item::Directory | Item::Symlink(_)));
+    let required = evidence.original.version().required_directories();
+    let missing: Vec<_> = required.into_iter().filter(|name| !there(name)).map(|name| format!("\"{name}\"")).collect();
+    match missing.as_slice() {
+        [] => {}
+        [one] => problems.push(format!("directory {one} is missing")),
+        several => problems.push(format!("directories {} are missing", several.join(", "))),
+    }
 }
 
 fn small(evidence: &Evidence<'_>, name: &str, problems: &mut Vec<String>) -> Option<Vec<u8>> {
@@ -45,7 +59,7 @@ fn small(evidence: &Evidence<'_>, name: &str, problems: &mut Vec<String>) -> Opt
 
 fn version_file(evidence: &Evidence<'_>, problems: &mut Vec<String>) {
     if let Some(bytes) = small(evidence, "PG_VERSION", problems) {
-        let expected = evidence.cluster.version().name();
+        let expected = evidence.original.version().name();
         if bytes.strip_suffix(b"\n").unwrap_or(&bytes) != expected.as_bytes() {
             problems.push(format!("PG_VERSION holds \"{}\", the server is {expected}", bytes.escape_ascii()));
         }
@@ -65,10 +79,10 @@ fn label(evidence: &Evidence<'_>, problems: &mut Vec<String>) {
 
 fn control(evidence: &Evidence<'_>, problems: &mut Vec<String>) {
     let Some(bytes) = small(evidence, "global/pg_control", problems) else { return };
-    if !evidence.cluster.version().has_current_wal_format() {
+    if !evidence.original.version().has_current_wal_format() {
         // Of the layouts before 12 only the beginning is known. What the server sent is compared byte by byte elsewhere.
         let found = bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        let expected = evidence.cluster.system_identifier();
+        let expected = evidence.original.system_identifier();
         if found != Some(expected) {
             problems
                 .push(format!("global/pg_control does not begin with the system identifier of the server, {expected}"));
@@ -78,7 +92,7 @@ fn control(evidence: &Evidence<'_>, problems: &mut Vec<String>) {
     match ControlFile::decode(&bytes) {
         Err(error) => problems.push(format!("global/pg_control cannot be read: {error}")),
         Ok(control) => {
-            let expected = evidence.cluster.system_identifier();
+            let expected = evidence.original.system_identifier();
             if control.system_identifier != expected {
                 problems.push(format!(
                     "global/pg_control is of system {}, the server is {expected}",

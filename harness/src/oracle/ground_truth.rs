@@ -2,15 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _};
+use std::ops::Range;
 
-use backstop_mock::cluster::{Cluster, Entry, EntryKind, ground_truth, ground_truth_at};
-
-use backstop_mock::server::Found;
-use backstop_protocol::base_backup::label::BackupLabel;
-
+use super::Evidence;
 use super::artifact::{Content, Item};
 use super::incremental;
-use super::{Evidence, bytes};
+use super::original::{Expected, ExpectedKind, Original};
 
 /// After so many differences the rest is not interesting.
 const ENOUGH: usize = 20;
@@ -43,56 +40,43 @@ pub fn problems(evidence: &Evidence<'_>) -> Vec<String> {
 }
 
 fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()> {
+    if !evidence.original.knows_files() {
+        return Ok(());
+    }
     let mut known = BTreeSet::new();
-    // As the backup found the cluster, which may have changed since.
-    let truth = match evidence.backup {
-        Some(backup) => ground_truth_at(evidence.cluster, backup.start)?,
-        None => ground_truth(evidence.cluster)?,
-    };
-    let since = evidence.backup.and_then(|backup| BackupLabel::parse(&backup.label_text).ok()?.incremental_from);
-    for entry in truth {
-        let (name, entry) = entry?;
-        let shown = name.escape_ascii().to_string();
-        let found = evidence.backup.and_then(|backup| backup.found.get(&name)).copied();
-        // The server had removed it: who has it is told of below.
-        if found == Some(Found::Nothing) {
-            continue;
-        }
-        let blocks = incremental::name(&name);
-        if let (Some((since, _)), Some(Item::File(content))) = (since, evidence.artifact.items.get(&blocks)) {
-            if evidence.artifact.items.contains_key(&name) {
+    for file in evidence.original.expected(evidence.backup)? {
+        let shown = file.path.escape_ascii().to_string();
+        let blocks = incremental::name(&file.path);
+        if let (Some(changed), Some(Item::File(content))) =
+            (file.changed_blocks(), evidence.artifact.items.get(&blocks))
+        {
+            if evidence.artifact.items.contains_key(&file.path) {
                 problems.push(format!("\"{shown}\" is there twice, as a whole and by its changed blocks"));
             }
-            let found = incremental::problem(evidence.cluster, &entry, since, content)?;
+            let found = incremental::problem(evidence.original, &file, changed, content)?;
             problems.extend(found.map(|problem| format!("\"{}\" {problem}", blocks.escape_ascii())));
-            known.extend([name, blocks]);
+            known.extend([file.path, blocks]);
             continue;
         }
-        match (&entry.kind, evidence.artifact.items.get(&name)) {
-            (EntryKind::Special, _) => continue,
+        match (file.kind, evidence.artifact.items.get(&file.path)) {
+            (ExpectedKind::Special, _) => continue,
             // A backup may hold its own version of the file: `-R` appends to it.
-            (EntryKind::File { .. }, Some(_)) if name == b"postgresql.auto.conf" => {}
-            (EntryKind::File { size }, Some(Item::File(content))) => {
-                let (size, kept) = match found {
-                    Some(Found::Beginning(left)) => (left.min(*size), u64::MAX),
-                    Some(Found::ZerosFrom(from)) => (*size, from),
-                    Some(Found::Nothing) | None => (*size, u64::MAX),
-                };
+            (ExpectedKind::File { .. }, Some(_)) if file.path == b"postgresql.auto.conf" => {}
+            (ExpectedKind::File { size }, Some(Item::File(content))) => {
                 if content.size == size {
-                    if let Some(at) = first_difference(evidence.cluster, &entry, content, kept)? {
-                        problems.push(format!("\"{shown}\" differs from the server's at byte {at}"));
+                    if let Some(bytes) = first_difference(evidence.original, &file, content)? {
+                        problems.push(format!("\"{shown}\" differs from the server's {}", place(&bytes)));
                     }
                 } else {
                     problems.push(format!("\"{shown}\" has {} bytes, the server's has {size}", content.size));
                 }
             }
-            (EntryKind::Directory, Some(Item::Directory | Item::Symlink(_))) | (EntryKind::Symlink { .. }, Some(_)) => {
-            }
-            (_, None) if is_of_the_backup(&name) => {}
+            (ExpectedKind::Directory, Some(Item::Directory | Item::Symlink(_))) | (ExpectedKind::Symlink, Some(_)) => {}
+            (_, None) if is_of_the_backup(&file.path) => {}
             (_, None) => problems.push(format!("\"{shown}\" is missing")),
             (_, Some(_)) => problems.push(format!("\"{shown}\" is of another type than the server's")),
         }
-        known.insert(name);
+        known.insert(file.path);
     }
     for (name, item) in &evidence.artifact.items {
         if !known.contains(name) && !is_of_the_backup(name) && *item != Item::Directory {
@@ -102,23 +86,28 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
     Ok(())
 }
 
-/// The offset of the first byte in which a stored file and the server's differ, which is zeros from `kept` on.
-fn first_difference(cluster: &Cluster, entry: &Entry, content: &Content, kept: u64) -> io::Result<Option<u64>> {
+/// Where a stored file and the server's differ first.
+fn first_difference(original: &dyn Original, file: &Expected, content: &Content) -> io::Result<Option<Range<u64>>> {
     let mut stored = content.open()?;
-    let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut ours = vec![0; 64 << 10];
     let mut at = 0;
     while at < content.size {
         let wanted = usize::try_from(content.size - at).unwrap_or(usize::MAX).min(ours.len());
-        let (Some(ours), Some(theirs)) = (ours.get_mut(..wanted), theirs.get_mut(..wanted)) else { break };
+        let Some(ours) = ours.get_mut(..wanted) else { break };
         stored.read_exact(ours)?;
-        let known = cluster.read(entry, at, theirs)?;
-        let kept = usize::try_from(kept.saturating_sub(at)).unwrap_or(usize::MAX);
-        theirs.get_mut(kept..).unwrap_or_default().fill(0);
-        let differs = bytes::first_difference(ours.get(..known).unwrap_or(ours), theirs);
-        if let Some(offset) = differs.or((known < wanted).then_some(known)) {
-            return Ok(Some(at + offset as u64));
+        if let Some(bytes) = original.difference(file, at, ours)? {
+            return Ok(Some(bytes));
         }
         at += wanted as u64;
     }
     Ok(None)
+}
+
+/// `at byte 17`, or as closely as it is known.
+fn place(bytes: &Range<u64>) -> String {
+    if bytes.end - bytes.start == 1 {
+        format!("at byte {}", bytes.start)
+    } else {
+        format!("in bytes {} to {}", bytes.start, bytes.end - 1)
+    }
 }

@@ -2,17 +2,21 @@
 
 use std::io::{self, Read as _};
 
-use backstop_mock::cluster::{Cluster, Entry};
 pub(super) use backstop_protocol::base_backup::incremental::name;
 use backstop_protocol::base_backup::incremental::{FIXED_SIZE, IncrementalHeader};
-use backstop_protocol::lsn::Lsn;
 use backstop_protocol::page::BLOCK_SIZE;
 
 use super::artifact::Content;
+use super::original::{Expected, ExpectedKind, Original};
 
-/// What is wrong with the incremental file for `entry` in a backup on top of one that started at `since`: it must hold
-/// every block that has changed, as the server has it, and may hold others.
-pub(super) fn problem(cluster: &Cluster, entry: &Entry, since: Lsn, content: &Content) -> io::Result<Option<String>> {
+/// What is wrong with the incremental file for `file`: it must hold every block that has `changed`, as the server has it, and
+/// may hold others.
+pub(super) fn problem(
+    original: &dyn Original,
+    file: &Expected,
+    changed: &[u32],
+    content: &Content,
+) -> io::Result<Option<String>> {
     let mut stored = content.open()?;
     let mut start = [0; FIXED_SIZE];
     if content.size < start.len() as u64 {
@@ -34,20 +38,19 @@ pub(super) fn problem(cluster: &Cluster, entry: &Entry, since: Lsn, content: &Co
         }
         Err(error) => return Ok(Some(error.to_string())),
     };
-    let length = entry.size() / BLOCK_SIZE as u64;
+    let ExpectedKind::File { size } = file.kind else { return Ok(Some("stands for no file".to_owned())) };
+    let length = size / BLOCK_SIZE as u64;
     if u64::from(header.truncation_block_length()) != length {
         let found = header.truncation_block_length();
         return Ok(Some(format!("has truncation block length {found}, the server's file has {length} blocks")));
     }
-    let changed = cluster.changed_blocks(entry, since);
     if let Some(missing) = changed.iter().find(|block| header.blocks().binary_search(block).is_err()) {
-        return Ok(Some(format!("lacks block {missing}, which has changed since {since}")));
+        return Ok(Some(format!("lacks block {missing}, which has changed since the backup before")));
     }
-    let (mut ours, mut theirs) = ([0; BLOCK_SIZE], [0; BLOCK_SIZE]);
+    let mut ours = [0; BLOCK_SIZE];
     for block in header.blocks() {
         stored.read_exact(&mut ours)?;
-        let read = cluster.read(entry, u64::from(*block) * BLOCK_SIZE as u64, &mut theirs)?;
-        if read != BLOCK_SIZE || ours != theirs {
+        if original.difference(file, u64::from(*block) * BLOCK_SIZE as u64, &ours)?.is_some() {
             return Ok(Some(format!("differs from the server's in block {block}")));
         }
     }
@@ -56,15 +59,19 @@ pub(super) fn problem(cluster: &Cluster, entry: &Entry, since: Lsn, content: &Co
 
 #[cfg(test)]
 mod tests {
+    use backstop_mock::Server;
+    use backstop_mock::cluster::Entry;
     use backstop_mock::config::Config;
 
     use super::super::artifact::Artifact;
+    use super::super::original::Known;
     use super::*;
 
     /// What is said of a file that holds `blocks` of the server's, spoilt by `spoil`.
     fn told(blocks: impl Fn(&[u32]) -> Vec<u32>, spoil: impl Fn(&mut Vec<u8>)) -> Option<String> {
         let settings = [("backstop.changed_blocks", "10%")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let cluster = Cluster::new(&Config { settings: settings.into(), ..Config::default() }).expect("a cluster");
+        let server = Server::new(Config { settings: settings.into(), ..Config::default() }).expect("a server");
+        let cluster = server.cluster();
         let since = cluster.start_backup("full", true).expect("a backup").start;
         cluster.switch_wal();
         let start = cluster.start_backup("incremental", true).expect("a backup").start;
@@ -85,7 +92,12 @@ mod tests {
         let path = directory.path().join("INCREMENTAL.1");
         std::fs::write(&path, &bytes).expect("a file");
         let artifact = Artifact::load(directory.path());
-        problem(&cluster, &entry, since, artifact.file("INCREMENTAL.1").expect("the file")).expect("readable")
+        let file = Expected {
+            path: entry.name.clone(),
+            kind: ExpectedKind::File { size: entry.size() },
+            known: Known::Live { entry, kept: u64::MAX, changed: None },
+        };
+        problem(&server, &file, &changed, artifact.file("INCREMENTAL.1").expect("the file")).expect("readable")
     }
 
     #[test]

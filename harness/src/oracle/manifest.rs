@@ -54,11 +54,11 @@ fn compare(evidence: &Evidence<'_>, manifest: &Manifest) -> Vec<String> {
         }
     }
     if let Some(system) = manifest.system_identifier
-        && system != evidence.cluster.system_identifier()
+        && system != evidence.original.system_identifier()
     {
         problems.push(format!(
             "the manifest is of system {system}, the server is {}",
-            evidence.cluster.system_identifier()
+            evidence.original.system_identifier()
         ));
     }
     if let Some(backup) = evidence.backup {

@@ -9,27 +9,35 @@
 //! | [`ground_truth`] | any stored byte that is not the server's, missing and unknown files, [changed blocks](incremental) left out |
 //! | [`manifest`] | members that differ from the manifest, in either direction |
 //! | [`wal`] | holes, foreign bytes or garbage between start and end position |
-//! | [`server_side`] | success for a backup that the server did not end with CommandComplete and ReadyForQuery |
+//! | [`server_side`] | success for a backup that the server did not end with CommandComplete |
+//! | [`confirmed`] | flush positions beyond the WAL that was sent; a slot that is ahead of the WAL in the backup |
 //! | [`archive`] | in an archive of WAL: foreign bytes, holes, missing history files, more confirmed than it holds |
 //! | [`leftovers`] | after a failure: something that passes for a backup |
 //! | [`outside`] | changes outside the target |
+//! | [`postgres`] | what PostgreSQL does not start on, or its own tools refuse |
+//!
+//! They ask the server that was copied as an [`Original`](original::Original), which may be a server that is still there, or
+//! what was [written down](crate::record::saved) of one. [`alone`] judges a backup of which nothing else is known.
 
+pub mod alone;
 pub mod archive;
 pub mod artifact;
 mod bytes;
 pub mod complete;
+pub mod confirmed;
 pub mod expectation;
 pub mod ground_truth;
 pub mod incremental;
 pub mod leftovers;
 pub mod manifest;
+pub mod original;
 pub mod outside;
+pub mod postgres;
 pub mod server_side;
 mod unpack;
 pub mod wal;
 
 use backstop_mock::BackupRecord;
-use backstop_mock::cluster::Cluster;
 use backstop_protocol::base_backup::options::ManifestOption;
 
 use crate::record::{ClientRecord, Ending, Record};
@@ -38,14 +46,15 @@ use crate::scenario::model::{Client, Outcome, Tool, WalMethod};
 use crate::verdict::{Check, Level, Verdict};
 use archive::Archive;
 use artifact::Artifact;
+use original::Original;
 
 /// What is known of one client's backup.
 #[derive(Debug)]
 pub struct Evidence<'a> {
     /// The client and how it ended.
     pub client: &'a ClientRecord,
-    /// The server that it copied.
-    pub cluster: &'a Cluster,
+    /// What it copied.
+    pub original: &'a dyn Original,
     /// The client's last backup, as the server saw it.
     pub backup: Option<&'a BackupRecord>,
     /// The SQLSTATEs of the errors that the server sent it.
@@ -65,7 +74,7 @@ pub fn judge(case: &Case, record: &Record) -> (Verdict, Vec<Check>) {
         let backup = record.backups.iter().rev().find(|backup| record.is_session_of(backup.session, &client.name));
         let evidence = Evidence {
             client,
-            cluster: record.server.cluster(),
+            original: &*record.original,
             backup,
             sqlstates: record.sqlstates(&client.name),
             artifact: Artifact::load(&client.target),
@@ -90,10 +99,14 @@ fn judge_client(case: &Case, record: &Record, evidence: &Evidence<'_>, checks: &
     let client = evidence.client;
     let scenario = case.scenario.client(&client.name);
     let receives = scenario.filter(|client| client.tool == Tool::Receivewal);
-    let archive = receives.map(|scenario| Archive::load(evidence.cluster, scenario, client));
+    let archive = receives.and_then(|scenario| Some(Archive::load(evidence.original.cluster()?, scenario, client)));
     let refused = match (&archive, receives) {
         (Some(archive), Some(receives)) => of_archive(archive, receives, record, client.ending.is_success()),
-        _ => refusals(case, evidence),
+        (None, Some(_)) => {
+            checks.push(Check { level: Level::Should, ..without_server(&client.name) });
+            Vec::new()
+        }
+        _ => refusals(case, record, evidence),
     };
     expectation::client(case, evidence, &refused, archive.as_ref(), checks);
     let mut verdict = match &client.ending {
@@ -118,6 +131,12 @@ fn judge_client(case: &Case, record: &Record, evidence: &Evidence<'_>, checks: &
         let found = if passes { "something that does" } else { "nothing that does" };
         let check = format!("{}: failure leaves nothing that passes for a backup", client.name);
         checks.push(law(check, "nothing that does", found.to_owned(), !passes));
+    }
+    if record.has_wal_stream(&client.name) {
+        let beyond = confirmed::beyond_what_was_sent(record, &client.name);
+        let found = if beyond.is_empty() { "none".to_owned() } else { beyond.join("; ") };
+        let check = format!("{}: no WAL is confirmed that was not sent", client.name);
+        checks.push(law(check, "none", found, beyond.is_empty()));
     }
     let untouched = client.changes_outside.is_empty();
     let found = if untouched { "nothing".to_owned() } else { client.changes_outside.join("; ") };
@@ -155,7 +174,13 @@ fn of_archive(archive: &Archive, client: &Client, record: &Record, success: bool
     refusals
 }
 
-fn refusals(case: &Case, evidence: &Evidence<'_>) -> Refusals {
+/// What cannot be told of an archive of WAL from a record: none holds what it would be compared with.
+fn without_server(client: &str) -> Check {
+    let found = "the record of a run, which holds no WAL".to_owned();
+    law(format!("{client}: the archive can be compared"), "the server", found, false)
+}
+
+fn refusals(case: &Case, record: &Record, evidence: &Evidence<'_>) -> Refusals {
     let client = case.scenario.client(&evidence.client.name);
     let mut refusals = vec![
         ("it is complete", complete::problems(evidence)),
@@ -166,5 +191,6 @@ fn refusals(case: &Case, evidence: &Evidence<'_>) -> Refusals {
     if client.is_none_or(|client| client.wal != WalMethod::None) {
         refusals.push(("WAL covers it", wal::problems(evidence)));
     }
+    refusals.push(("its slot keeps what follows", confirmed::problems(case, record, evidence)));
     refusals
 }

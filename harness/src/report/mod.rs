@@ -143,6 +143,10 @@ fn failures(finished: &Finished) -> Vec<String> {
 
 /// The command that runs one case again, for a shell.
 pub fn again(case: &CaseRef, seed: u64) -> String {
+    // Without a client: a backup by itself.
+    if case.client.is_empty() {
+        return format!("backstop judge {}", quoted(&case.id));
+    }
     let client = format!("--client {}", quoted(&case.client));
     let server = if case.server == "mock" { String::new() } else { format!(" --server {}", quoted(&case.server)) };
     format!("backstop run {} {client}{server} --seed {seed}", quoted(&case.id))

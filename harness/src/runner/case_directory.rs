@@ -1,6 +1,8 @@
 //! The directory in which a case happens.
 //!
 //! ```text
+//! <case>/transcript.txt    what was said on the wire, if the directory is kept
+//! <case>/record.json       what oracles need to judge the case once more, if the directory is kept
 //! <case>/outside/          must not change, whatever the client does
 //! <case>/<client>/target/  where the client is told to put the backup; made by the client
 //! <case>/<client>/<oid>/   where it is told to put a tablespace
@@ -21,6 +23,7 @@ use backstop_mock::transcript::Event;
 use super::{RunError, Scratch};
 use crate::capture::{CaptureWriter, MOST_KEPT};
 use crate::oracle::outside::Snapshot;
+use crate::record::{Record, saved};
 use crate::scenario::Case;
 
 /// A case's directory: removed with the value, unless it is to be kept.
@@ -96,6 +99,12 @@ impl CaseDirectory {
     /// Where the files stay, if they do.
     pub(super) fn kept(&self) -> Option<PathBuf> {
         self.temporary.is_none().then(|| self.root.clone())
+    }
+
+    /// Writes what oracles need to judge the case once more.
+    pub(super) fn write_record(&self, case: &Case, client: &str, seed: u64, record: &Record) -> Result<(), RunError> {
+        saved::save(&self.root, case, client, seed, record)
+            .map_err(|source| RunError::Record { case: self.case.clone(), source })
     }
 
     /// Takes down what the clients of `server` say and hear, if that is to be kept.

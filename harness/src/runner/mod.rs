@@ -61,6 +61,14 @@ pub enum RunError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// What was to be kept of a case cannot be written.
+    #[error("could not keep the record of case {case}: {source}")]
+    Record {
+        /// The case.
+        case: String,
+        /// What is wrong.
+        source: crate::record::saved::SavedError,
+    },
     /// The mock cannot be set up as the scenario says.
     #[error("case {case}: {problem}")]
     Setup {
@@ -92,6 +100,7 @@ struct Shared {
     scratch: Scratch,
     capture: bool,
     bless: Bless,
+    ask_postgres: bool,
 }
 
 /// Runs every case of `plan` against every client, telling `events` what happens, until all ended or `cancel` says so.
@@ -125,6 +134,7 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
         scratch: Scratch::new(plan.scratch, jobs),
         capture: plan.capture,
         bless: plan.bless,
+        ask_postgres: plan.ask_postgres,
     });
     let workers = (0..jobs).map(|_| {
         let shared = Arc::clone(&shared);
@@ -266,6 +276,7 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
         return Ok(());
     }
     let (mut verdict, mut checks) = oracle::judge(&job.case, &record);
+    verdict = verdict.max(oracle::postgres::ask(&job.case, &record, shared.ask_postgres, &mut checks));
     if let Some(compared) = compare(shared, job, verdict, &record)? {
         verdict = verdict.max(if compared.ok { Verdict::Pass } else { Verdict::Fail });
         checks.push(compared);
@@ -301,6 +312,7 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     };
     if shared.keep.is_some() {
         directory.write_transcript(&record.transcript)?;
+        directory.write_record(&job.case, &job.subject.to_string(), seed, &record)?;
     }
     if let Some(transcripts) = &shared.transcripts {
         case_directory::write_transcript(&transcripts.join(&job.case.id), &job.case.id, &record.transcript)?;

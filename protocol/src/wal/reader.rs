@@ -126,6 +126,8 @@ pub struct WalReader {
     last_record: Option<Lsn>,
     latest_timeline: TimelineId,
     tail: WalTail,
+    /// Whether what follows a SWITCH is looked at.
+    reads_tail: bool,
     records: u64,
     failure: Option<WalError>,
 }
@@ -144,10 +146,19 @@ impl WalReader {
             last_record: None,
             latest_timeline: TimelineId(0),
             tail: WalTail::Open,
+            reads_tail: true,
             records: 0,
             failure: None,
             config: WalReaderConfig { start, ..config },
         }
+    }
+
+    /// The same reader that takes whatever follows a SWITCH to the end of the segment, as recovery does: it goes on with the
+    /// next segment. A server leaves zero bytes there.
+    #[must_use]
+    pub fn passing_over_tails(mut self) -> Self {
+        self.reads_tail = false;
+        self
     }
 
     /// The next byte expected: the start, plus what was pushed.
@@ -169,6 +180,11 @@ impl WalReader {
     /// Valid records so far.
     pub fn records(&self) -> u64 {
         self.records
+    }
+
+    /// How often a long header comes.
+    pub fn segment_size(&self) -> WalSegmentSize {
+        self.config.segment_size
     }
 
     /// The cluster that wrote the WAL, once it is known.
@@ -278,7 +294,8 @@ impl WalReader {
 
     /// What follows the last record of a segment.
     fn empty(&mut self, data: &[u8], switched: bool) -> Result<usize, WalError> {
-        if let Some(offset) = data.iter().position(|&byte| byte != 0) {
+        let looks = self.reads_tail || !switched;
+        if let Some(offset) = data.iter().position(|&byte| looks && byte != 0) {
             return Err(WalError { at: self.position + offset as u64, problem: WalProblem::NotEmpty });
         }
         self.position = self.position + data.len() as u64;

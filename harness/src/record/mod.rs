@@ -1,14 +1,23 @@
 //! What a run of one case left behind: the evidence that the oracles judge.
+//!
+//! A record lives as long as its server does, whose files the backups are compared with. [`saved`] is what can be put on disk,
+//! and be judged again at any later time.
+
+pub mod saved;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use backstop_mock::transcript;
-use backstop_mock::{BackupRecord, Server, ServerState, SessionCounts};
+use backstop_mock::{BackupRecord, ServerState, SessionCounts};
+use serde::{Deserialize, Serialize};
+
+use crate::oracle::original::Original;
 
 /// How a client ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ending {
     /// It exited with this status; the built-in client's `Ok` is 0 and its `Err` is 1.
     Exited(i32),
@@ -40,7 +49,8 @@ impl fmt::Display for Ending {
 }
 
 /// One client's part of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ClientRecord {
     /// Its name in the scenario, and its `application_name`.
     pub name: String,
@@ -57,7 +67,8 @@ pub struct ClientRecord {
 }
 
 /// A fault of the scenario, and whether it came to pass.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FaultRecord {
     /// As in the scenario file.
     pub description: String,
@@ -70,8 +81,8 @@ pub struct FaultRecord {
 pub struct Record {
     /// In the scenario's order.
     pub clients: Vec<ClientRecord>,
-    /// The server: what it has can still be read.
-    pub server: Server,
+    /// What the backups are copies of.
+    pub original: Box<dyn Original>,
     /// How it stood after the last client had ended.
     pub state: ServerState,
     /// Its backups, in the order in which they began.
@@ -91,6 +102,12 @@ impl Record {
     pub fn is_session_of(&self, session: u32, client: &str) -> bool {
         let mut sessions = self.session_counts.iter();
         sessions.any(|count| count.session == session && count.application_name.as_deref() == Some(client))
+    }
+
+    /// Whether WAL was streamed to `client`.
+    pub fn has_wal_stream(&self, client: &str) -> bool {
+        let mut streams = self.session_counts.iter().filter(|count| count.carried.wal.is_some());
+        streams.any(|count| self.is_session_of(count.session, client))
     }
 
     /// The SQLSTATEs of the errors that the server sent to a client.
