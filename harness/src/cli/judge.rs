@@ -61,7 +61,7 @@ pub(super) fn run(args: &JudgeArgs) -> Result<u8, Failure> {
     }
     let mut readers = Readers::open(&args.reports, args.strict, to_standard_output > 0)?;
     let mut summary = Summary::default();
-    readers.event(&Event::RunStarted { cases: tasks.len(), clients: Vec::new(), server: String::new() });
+    readers.event(&Event::RunStarted { cases: tasks.len(), clients: Vec::new(), server: String::new(), jobs: 1 });
     for task in tasks {
         let finished = match task {
             Task::Record(path) => record(&path, args.start)?,

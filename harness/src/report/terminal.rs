@@ -8,6 +8,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{Report, again, shown};
 use crate::event::{Event, Finished};
+use crate::oracle::postgres::NOT_ASKED;
 use crate::verdict::{Level, Summary, Verdict};
 
 const DIM: Style = Style::new().dimmed();
@@ -30,6 +31,8 @@ pub struct Terminal<W> {
     jobs: usize,
     /// How many cases ran in process, and how long they took together.
     in_memory: (u32, Duration),
+    /// How often PostgreSQL could not be asked, by the reason.
+    not_asked: BTreeMap<String, usize>,
 }
 
 impl<W: Write> Terminal<W> {
@@ -43,6 +46,7 @@ impl<W: Write> Terminal<W> {
             steps: BTreeMap::new(),
             jobs: 1,
             in_memory: (0, Duration::ZERO),
+            not_asked: BTreeMap::new(),
         }
     }
 
@@ -56,6 +60,9 @@ impl<W: Write> Terminal<W> {
         if case.client == "builtin" {
             let (count, together) = &mut self.in_memory;
             (*count, *together) = (*count + 1, *together + *elapsed);
+        }
+        for reason in finished.checks.iter().filter_map(|check| check.actual.strip_prefix(NOT_ASKED)) {
+            *self.not_asked.entry(reason.to_owned()).or_default() += 1;
         }
         let (whole, step) = without_step(&case.id);
         let cell = self.matrix.entry(whole.to_owned()).or_default().entry(case.client.clone()).or_default();
@@ -115,6 +122,10 @@ impl<W: Write> Terminal<W> {
             let label = label(Some(Verdict::Pass));
             let noun = if steps == 1 { "step" } else { "steps" };
             writeln!(self.out, "{style}{label:>8}{style:#} {case}{client}: {steps} {noun}")?;
+        }
+        for (reason, count) in std::mem::take(&mut self.not_asked) {
+            let noun = if count == 1 { "backup" } else { "backups" };
+            writeln!(self.out, "PostgreSQL was not asked about {count} {noun}: {reason}")?;
         }
         if self.clients.len() > 1 {
             self.matrix()?;
