@@ -94,6 +94,13 @@ fn a_copy_starts_and_a_spoilt_one_does_not() {
     let (status, (ok, said)) = judged(&target);
     assert!(status == 100 && !ok && said.starts_with("pg_checksums: "), "{said}");
 
+    // pgmoneta/pgmoneta#782: a restore that makes no directories in which nothing lies.
+    let (_, _, target) = story.run("");
+    fs::remove_dir(target.join("pg_notify")).expect("removed");
+    let (status, (ok, said)) = judged(&target);
+    assert!(status == 100 && !ok && said.contains("could not open directory \"pg_notify\""), "{said}");
+
+    // wal-g/wal-g#1338: too little WAL never reaches consistency.
     let (_, _, target) = story.run("");
     for segment in
         walk(&target.join("pg_wal")).iter().filter(|path| path.metadata().expect("metadata").len() == 1 << 20)

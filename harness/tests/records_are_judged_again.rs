@@ -112,6 +112,63 @@ fn a_record_tells_what_was_changed_since() {
     assert!(status == 101 && said.contains("directory \"pg_notify\" is missing"), "{said}");
 }
 
+/// Judges what was kept of a sound backup with a slot, after a change of what the record says.
+fn with_another_record(change: &dyn Fn(&mut Value)) -> (i32, String) {
+    let (directory, _) = kept("[[client]]\nname = \"backup\"\nslot = { create = \"held\" }\n");
+    let path = directory.path().join("kept/story/record.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&path).expect("a record")).expect("JSON");
+    change(&mut record);
+    fs::write(&path, record.to_string()).expect("a record");
+    let (status, cases) = backstop(directory.path(), &["judge", "kept"]);
+    (status, refused(&cases[0]))
+}
+
+#[test]
+fn what_the_server_saw_counts() {
+    assert_eq!(with_another_record(&|_| {}), (0, String::new()));
+    let found = with_another_record(&|record| {
+        record["backups"][0]["ended"] = serde_json::json!({ "failed": "could not read file" });
+        record["backups"][0]["command-complete"] = false.into();
+    });
+    assert_eq!(found, (101, "the server ended the backup with: could not read file".to_owned()));
+    // Between CommandComplete and ReadyForQuery nothing can happen to the backup any more.
+    let found = with_another_record(&|record| {
+        record["backups"][0]["ended"] = serde_json::json!({ "failed": "the server crashed" });
+    });
+    assert_eq!(found, (0, String::new()));
+    let (status, said) = with_another_record(&|record| {
+        record["sessions"][1]["overconfirmed"] = serde_json::json!(["0/3000000", "0/2000100"]);
+    });
+    let words = "connection #2 reported WAL as flushed to 0/3000000 when it had been sent to 0/2000100";
+    assert_eq!((status, said.as_str()), (100, words));
+    let (status, said) = with_another_record(&|record| {
+        record["server"]["slots"][0]["restart-lsn"] = "1/0".into();
+    });
+    assert!(
+        status == 101 && said.starts_with("slot \"held\" keeps WAL from 1/0 on, but what was stored ends at "),
+        "{said}"
+    );
+    let (status, said) = with_another_record(&|record| record["clients"][0]["ending"] = "timed-out".into());
+    assert!(status == 102, "{said}");
+    let (status, said) =
+        with_another_record(&|record| record["clients"][0]["ending"] = serde_json::json!({ "exited": 1 }));
+    assert_eq!((status, said.as_str()), (100, "something that does"), "a failure that leaves a whole backup");
+    let (status, said) = with_another_record(&|record| {
+        record["clients"][0]["changes-outside"] = serde_json::json!(["file \"x\" appeared"]);
+    });
+    assert_eq!((status, said.as_str()), (103, "file \"x\" appeared"));
+    let (status, said) = with_another_record(&|record| {
+        record["faults"] = serde_json::json!([{ "description": "when.ready do.close", "fired": false }]);
+    });
+    assert_eq!((status, said.as_str()), (100, "not: when.ready do.close"));
+    let (status, said) = with_another_record(&|record| {
+        record["backups"][0]["label"] = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)".into();
+    });
+    assert!(status == 101 && said.contains("backup_label is not the one of the backup that started at"), "{said}");
+    let (status, said) = with_another_record(&|record| record["server"]["system-identifier"] = 7.into());
+    assert!(status == 101 && said.contains("the server is 7"), "{said}");
+}
+
 #[test]
 fn recovery_does_not_read_everything() {
     // Behind the record that ends the backup a SWITCH leaves the rest of the segment empty.
@@ -147,6 +204,14 @@ fn a_backup_is_judged_by_itself() {
         })
     });
     assert!(status == 100 && said.contains("directory \"pg_multixact/members\" is missing"), "{said}");
+    // pgbackrest 2.11, wal-g/wal-g#63: segments that were cut on their way to the archive.
+    let (status, _, said) = judged(&|target| {
+        let segment = largest(&target.join("pg_wal"));
+        let bytes = fs::read(&segment).expect("WAL");
+        fs::write(&segment, &bytes[..bytes.len() / 2]).expect("WAL");
+    });
+    assert!(status == 100 && said.contains("has 524288 bytes instead of 1048576"), "{said}");
+    // patroni/patroni#3577: without its label a backup starts as if it had crashed, from a wrong checkpoint.
     let (status, _, said) = judged(&remove("backup_label"));
     assert_eq!((status, said.as_str()), (100, "\"backup_label\" is missing"));
     let (status, _, said) = judged(&remove("PG_VERSION"));
