@@ -597,7 +597,7 @@ mod tests {
             let error = load(directory.path()).expect_err(text).to_string();
             error.replace(&directory.path().display().to_string(), "DIR")
         };
-        insta::assert_snapshot!(told("{"), @"");
-        insta::assert_snapshot!(told(r#"{"format": 1, "colour": 2}"#), @"");
+        insta::assert_snapshot!(told("{"), @r#"DIR/record.json is no record of a run: EOF while parsing an object at line 1 column 1"#);
+        insta::assert_snapshot!(told(r#"{"format": 1, "colour": 2}"#), @r#"DIR/record.json is no record of a run: unknown field `colour`, expected one of `format`, `id`, `path`, `client`, `seed`, `scenario`, `server`, `clients`, `sessions`, `errors`, `backups`, `faults` at line 1 column 22"#);
     }
 }

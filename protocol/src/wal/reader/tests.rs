@@ -132,6 +132,10 @@ fn nothing_may_follow_a_switch_in_its_segment() {
     bytes[0x5000] = 1;
     let error = WalReader::new(config()).push(&bytes).unwrap_err().to_string();
     assert_eq!(error, "unexpected data after the end of WAL at 0/105000");
+    // Recovery goes on with the next segment, and so does who reads as it does.
+    let mut reader = WalReader::new(config()).passing_over_tails();
+    reader.push(&bytes).unwrap();
+    assert_eq!(reader.records(), 3);
 }
 
 #[test]
