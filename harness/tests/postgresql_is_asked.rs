@@ -105,11 +105,11 @@ fn a_copy_starts_and_a_spoilt_one_does_not() {
     for segment in
         walk(&target.join("pg_wal")).iter().filter(|path| path.metadata().expect("metadata").len() == 1 << 20)
     {
-        spoil(segment, 0x100);
+        spoil(segment, 0x40);
     }
     let (status, (ok, said)) = judged(&target);
     assert!(status == 100 && !ok && said.starts_with("PostgreSQL 15 does not start: "), "{said}");
-    assert!(said.contains("checkpoint record") || said.contains("WAL ends before"), "{said}");
+    assert!(said.contains("checkpoint record"), "{said}");
 }
 
 fn walk(directory: &Path) -> Vec<PathBuf> {

@@ -98,9 +98,9 @@ fn a_record_tells_what_was_changed_since() {
         (status, refused(&cases[0]))
     };
     assert_eq!(judged(&|_| {}), (0, String::new()));
-    let (status, said) = judged(&|target| spoil(&target.join("base/5/1259"), 8_200));
+    let (status, said) = judged(&|target| spoil(&target.join("base/5/1259"), 4_200));
     assert_eq!(status, 101, "{said}");
-    assert!(said.contains("\"base/5/1259\" differs from the server's in bytes 8192 to 16383"), "{said}");
+    assert!(said.contains("\"base/5/1259\" differs from the server's in bytes 0 to 8191"), "{said}");
     assert!(said.contains("checksum mismatch for file \"base/5/1259\""), "{said}");
     let (status, said) = judged(&|target| fs::remove_file(target.join("pg_hba.conf")).expect("removed"));
     assert!(status == 101 && said.contains("\"pg_hba.conf\" is missing"), "{said}");
@@ -194,7 +194,7 @@ fn a_backup_is_judged_by_itself() {
         (status, cases[0]["verdict"].as_str().expect("a verdict").to_owned(), refused(&cases[0]))
     };
     let remove = |name: &'static str| move |target: &Path| fs::remove_file(target.join(name)).expect("removed");
-    let (status, _, said) = judged(&|target| spoil(&target.join("base/5/1259"), 8_200));
+    let (status, _, said) = judged(&|target| spoil(&target.join("base/5/1259"), 4_200));
     assert_eq!((status, said.as_str()), (100, "checksum mismatch for file \"base/5/1259\""));
     let (status, _, said) = judged(&|target| fs::remove_file(largest(&target.join("pg_wal"))).expect("removed"));
     assert!(status == 100 && said.contains("WAL segment 0000000100000000") && said.contains("is missing"), "{said}");

@@ -103,7 +103,10 @@ fn judge_client(case: &Case, record: &Record, evidence: &Evidence<'_>, checks: &
     let refused = match (&archive, receives) {
         (Some(archive), Some(receives)) => of_archive(archive, receives, record, client.ending.is_success()),
         (None, Some(_)) => {
-            checks.push(Check { level: Level::Should, ..without_server(&client.name) });
+            // None holds what it would be compared with.
+            let found = "the record of a run, which holds no WAL".to_owned();
+            let check = law(format!("{}: the archive can be compared", client.name), "the server", found, false);
+            checks.push(Check { level: Level::Should, ..check });
             Vec::new()
         }
         _ => refusals(case, record, evidence),
@@ -172,12 +175,6 @@ fn of_archive(archive: &Archive, client: &Client, record: &Record, success: bool
         refusals.push(("the archive holds what was asked for", archive.lacks(client)));
     }
     refusals
-}
-
-/// What cannot be told of an archive of WAL from a record: none holds what it would be compared with.
-fn without_server(client: &str) -> Check {
-    let found = "the record of a run, which holds no WAL".to_owned();
-    law(format!("{client}: the archive can be compared"), "the server", found, false)
 }
 
 fn refusals(case: &Case, record: &Record, evidence: &Evidence<'_>) -> Refusals {
