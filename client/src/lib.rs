@@ -26,6 +26,7 @@ mod backup_files;
 pub mod cli;
 mod clock;
 pub mod combine;
+pub mod commands;
 mod compression;
 mod connection;
 mod connector;

@@ -32,6 +32,7 @@ pub fn of(case: &Case, client: &Client) -> Vec<Row> {
     let mut talk = Talk { rows: Vec::new(), lane: "backup", case, client, version: case.scenario.server.version };
     match client.tool {
         Tool::Basebackup => talk.base_backup(),
+        Tool::Commands => talk.speak(),
         Tool::Receivewal => {
             talk.lane = "wal";
             talk.receive_wal();
@@ -172,6 +173,17 @@ impl Talk<'_> {
             &[],
         );
         self.ready();
+    }
+
+    /// What is sent is written in the scenario; what is answered is the server's affair.
+    fn speak(&mut self) {
+        self.open();
+        for command in &self.client.commands {
+            self.client("Query", command);
+            self.server(&[], "the answer, or an error", &["command"]);
+            self.ready();
+        }
+        self.client("Terminate", "");
     }
 
     fn base_backup(&mut self) {

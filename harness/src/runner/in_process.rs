@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backstop_client::receivewal::{ReceiveOptions, WalEvent, WalObserver, receive_wal};
 use backstop_client::tls::Encryption;
-use backstop_client::{BackupOptions, Connecting, Connector, Observer, Place, Purpose, Weakness, base_backup};
+use backstop_client::{BackupOptions, Connecting, Connector, Login, Observer, Place, Purpose, Weakness, base_backup};
 use backstop_mock::Server;
 use backstop_mock::config::Config;
 use backstop_protocol::backend::Diagnostic;
@@ -19,7 +19,7 @@ use crate::arena;
 use crate::record::Ending;
 use crate::scenario::Case;
 use crate::scenario::model::{Client, Tool};
-use crate::subject::{builtin, receivewal};
+use crate::subject::{builtin, commands, receivewal};
 
 /// Opens connections inside the process.
 struct Memory(Server);
@@ -93,6 +93,13 @@ pub(super) fn run(
                 ));
                 continue;
             }
+            if client.tool == Tool::Commands {
+                let mut login = commands::login(client);
+                login.encryption.clone_from(&encryption);
+                let speaking = speak(client.clone(), server.clone(), login);
+                running.push((client.name.clone(), tokio::task::spawn_local(speaking)));
+                continue;
+            }
             let base = client.incremental_from.as_ref();
             let manifest = base.map(|base| directory.target(base).join("backup_manifest"));
             let options = builtin::options(case, client, directory.target(&client.name), manifest, |oid| {
@@ -153,6 +160,27 @@ async fn receive(client: Client, server: Server, options: ReceiveOptions) -> (En
         }
     };
     (ending, said, elapsed)
+}
+
+async fn speak(client: Client, server: Server, login: Login) -> (Ending, String, Duration) {
+    let began = Instant::now();
+    let notices = Arc::new(Notices::default());
+    let connector = Memory(server);
+    let speaking = commands::speak(&connector, &client, &login, Arc::clone(&notices) as _);
+    let ended = tokio::time::timeout(client.timeout.0, speaking).await;
+    let mut said = notices.take();
+    let ending = match ended {
+        Err(_) => Ending::TimedOut,
+        Ok(Ok(told)) => {
+            said.push_str(&told);
+            Ending::Exited(0)
+        }
+        Ok(Err(told)) => {
+            said.push_str(&told);
+            Ending::Exited(1)
+        }
+    };
+    (ending, said, began.elapsed())
 }
 
 async fn run_client(timeout: Duration, server: Server, options: BackupOptions) -> (Ending, String, Duration) {

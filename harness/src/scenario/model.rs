@@ -279,6 +279,12 @@ pub struct Client {
     /// Where `receivewal` ends, as `pg_receivewal --endpos` has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpos: Option<Lsn>,
+    /// What `commands` sends, one after another on one connection.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
+    /// The database that `commands` connects to: it can then speak SQL, too (`replication=database`). Without it: a physical walsender.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// What lies in the archive of `receivewal` before it starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub has: Vec<ArchivedFile>,
@@ -309,6 +315,8 @@ impl Default for Client {
             compress: None,
             incremental_from: None,
             endpos: None,
+            commands: Vec::new(),
+            database: None,
             has: Vec::new(),
             synchronous: false,
             reconnects: false,
@@ -366,6 +374,8 @@ pub enum Tool {
     Basebackup,
     /// Receives WAL until it is told to stop, as `pg_receivewal` does.
     Receivewal,
+    /// Sends replication commands as they are given, and fails if one of them is refused.
+    Commands,
 }
 
 /// How a backup is stored.

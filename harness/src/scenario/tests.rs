@@ -238,3 +238,4 @@ proptest! {
 
 mod archives;
 mod wrong;
+mod wrong_commands;

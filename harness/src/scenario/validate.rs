@@ -228,7 +228,35 @@ impl Checks<'_> {
         if client.timeout.0 == Duration::ZERO {
             return self.refuse(&key("timeout"), "timeout must not be 0");
         }
+        if client.tool != Tool::Commands {
+            let foreign = ["commands", "database"].map(key);
+            if let Some(way) = foreign.iter().find(|way| self.document.has(way)) {
+                return self.refuse_key(way, format!("{way} goes with tool = \"commands\" only"));
+            }
+        }
         match client.tool {
+            Tool::Commands => {
+                let foreign = [
+                    "format",
+                    "wal",
+                    "slot",
+                    "manifest",
+                    "checkpoint",
+                    "max-rate",
+                    "compress",
+                    "incremental-from",
+                    "endpos",
+                    "has",
+                    "synchronous",
+                    "reconnects",
+                ];
+                if let Some(way) = foreign.map(key).iter().find(|way| self.document.has(way)) {
+                    return self.refuse_key(way, format!("{way} does not go with tool = \"commands\""));
+                }
+                if client.commands.is_empty() {
+                    return self.refuse(&key("tool"), "tool = \"commands\" needs commands to send");
+                }
+            }
             Tool::Receivewal => {
                 let foreign = ["format", "wal", "manifest", "checkpoint", "max-rate", "incremental-from"].map(key);
                 if let Some(way) = foreign.iter().find(|way| self.document.has(way)) {

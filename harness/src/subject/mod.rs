@@ -2,6 +2,7 @@
 
 pub mod builtin;
 pub mod command;
+pub mod commands;
 pub mod receivewal;
 
 use std::fmt;
@@ -46,6 +47,11 @@ impl Subject {
         }
         match self {
             Self::Builtin(_) => None,
+            Self::Command(_)
+                if scenario.clients.iter().any(|client| client.tool == crate::scenario::model::Tool::Commands) =>
+            {
+                Some("no other client can be told which commands to send".to_owned())
+            }
             Self::Command(tool) => tool.cannot_run(case),
         }
     }
