@@ -145,7 +145,7 @@ impl WalReceiver<'_> {
             SlotOption::None => return Ok(None),
             SlotOption::Temporary if !self.version.has_temporary_slots() => return Ok(None),
             SlotOption::Temporary => {
-                (format!("pg_basebackup_{}", connection.pid()), true, !self.weak(Mutation::LeaksSlot))
+                (format!("pg_basebackup_{}", connection.pid().cast_unsigned()), true, !self.weak(Mutation::LeaksSlot))
             }
             SlotOption::Named { name, create } => (name.clone(), *create, false),
         };
