@@ -43,6 +43,7 @@ use backstop_protocol::command::{self, Command, CommandError, MAX_COMMAND, Optio
 use backstop_protocol::frontend::FrontendMessage;
 use backstop_protocol::version::ServerVersion;
 use bytes::BytesMut;
+use tokio::time::Instant;
 
 use self::changes::Changes;
 use self::sql::Sql;
@@ -141,6 +142,8 @@ pub(crate) struct Session {
     record: Option<usize>,
     /// A fault slows the session down.
     pace: Option<Throttle>,
+    /// When a client that takes nothing more is given up: while WAL is sent.
+    patience: Option<Instant>,
     /// A fault cuts CopyData into pieces of so many bytes.
     piece: Option<usize>,
     /// Faults change what comes.
@@ -169,6 +172,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, seat: Arc<Seat>, stream: Stream) 
         backup_runs: false,
         record: None,
         pace: None,
+        patience: None,
         piece: None,
         changes: Changes::default(),
         held: BytesMut::new(),

@@ -9,6 +9,7 @@ use backstop_protocol::frontend::FrontendMessage;
 use backstop_protocol::wal::stream::StandbyMessage;
 use bytes::{Bytes, BytesMut};
 
+use super::faults::sleep_until;
 use super::wire::OUTPUT_BUFFER;
 use super::{Ending, Session, Stop};
 use crate::fault::Moment;
@@ -44,7 +45,12 @@ pub(super) fn row<const N: usize>(values: [Bytes; N]) -> Vec<Option<Bytes>> {
 impl Session {
     /// Writes what waits.
     pub(super) async fn flush(&mut self) -> Result<(), Ending> {
-        if self.wire.flush().await { Ok(()) } else { Err(Ending::Gone) }
+        let given_up = self.patience.is_some();
+        tokio::select! {
+            biased;
+            written = self.wire.flush() => if written { Ok(()) } else { Err(Ending::Gone) },
+            () = sleep_until(self.patience), if given_up => Err(Ending::Close),
+        }
     }
 
     /// Sends a message.

@@ -128,7 +128,9 @@ impl Session {
             finish_at: None,
             stops: self.shared.plan(|plan| plan.stops_in_wal(start, &self.seat.identity())),
         };
-        self.stream_until_done(&mut streaming).await?;
+        let streamed = self.stream_until_done(&mut streaming).await;
+        self.patience = None;
+        streamed?;
         Ok(streaming.end.and_then(|_| self.next_timeline(timeline)))
     }
 
@@ -163,6 +165,8 @@ impl Session {
             if streaming.done_sending && streaming.done_receiving {
                 break;
             }
+            // One that does not even read cannot answer.
+            self.patience = streaming.timeout.and_then(|timeout| streaming.last_reply.checked_add(timeout));
             if streaming.end.is_none() {
                 streaming.end = self.end_of_timeline(streaming.timeline)?;
             }
