@@ -30,5 +30,5 @@ pub mod transport;
 pub mod units;
 
 pub use phase::Phase;
-pub use server::{BackupOutcome, BackupRecord, Listener, Server, ServerState, SessionCounts};
+pub use server::{BackupOutcome, BackupRecord, ClientOrder, Listener, Server, ServerState, SessionCounts};
 pub use transport::MemoryStream;

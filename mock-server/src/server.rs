@@ -1,6 +1,7 @@
 //! A server: its cluster, its faults, its sessions, and what it remembers of them.
 
 mod counts;
+mod orders;
 mod postmaster;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
 use bytes::Bytes;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::access::Access;
@@ -35,6 +36,7 @@ use crate::transcript::{Direction, Event, Recorder, Said};
 use crate::transport::{MemoryStream, Stream};
 
 pub use counts::{Carried, SessionCounts};
+pub use orders::ClientOrder;
 pub(crate) use postmaster::Life;
 
 /// A walsender without PostgreSQL.
@@ -137,6 +139,7 @@ impl Server {
             recorder: Mutex::default(),
             capture: OnceLock::new(),
             book: Mutex::default(),
+            client_orders: Mutex::default(),
             life: watch::Sender::new(life),
             live: watch::Sender::new(0),
             awake: AtomicBool::new(false),
@@ -353,6 +356,8 @@ pub(crate) struct Shared {
     recorder: Mutex<Recorder>,
     capture: OnceLock<SharedCapture>,
     book: Mutex<Book>,
+    /// Who has the clients' machines.
+    client_orders: Mutex<Option<mpsc::UnboundedSender<ClientOrder>>>,
     live: watch::Sender<usize>,
     /// Whether the background tasks run.
     awake: AtomicBool,
@@ -548,10 +553,15 @@ impl Shared {
     fn strike(self: &Arc<Self>, fault: usize) {
         let Some((action, client)) = lock(&self.plan).strike(fault) else { return };
         self.note(0, action.name());
+        self.act_at_large(&action, client.as_deref());
+    }
+
+    /// Takes an action at a point that no session comes to: connections that end are those of `client`, or all.
+    fn act_at_large(self: &Arc<Self>, action: &Action, client: Option<&str>) {
         match action {
-            Action::Close {} => self.order(Order::Close, client.as_deref()),
-            Action::Reset {} => self.order(Order::Reset, client.as_deref()),
-            action => self.act(&action),
+            Action::Close {} => self.order(Order::Close, client),
+            Action::Reset {} => self.order(Order::Reset, client),
+            action => self.act(action),
         }
     }
 
@@ -604,6 +614,7 @@ impl Shared {
                     failed(&error);
                 }
             }
+            action if action.client_machine().is_some() => drop(self.order_client(action, None)),
             Action::AbortBackup {} => {
                 let held = std::mem::take(&mut self.book().held_backups);
                 drop(held);

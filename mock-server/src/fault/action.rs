@@ -11,6 +11,11 @@ fn all_bits() -> u8 {
     8
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_nothing(size: &ByteSize) -> bool {
+    size.0 == 0
+}
+
 fn error_severity() -> NoticeSeverity {
     NoticeSeverity::Warning
 }
@@ -152,6 +157,44 @@ pub enum Action {
     /// The sessions of `start-backup` go away without `pg_backup_stop()`. An exclusive backup goes on.
     AbortBackup {},
 
+    // On the client's machine. Whoever started the client does it; a server that is merely served to strangers cannot.
+    /// `kill(1)`: SIGINT, SIGHUP and SIGSTOP go to everything that the client has started, as from a terminal, and the others to
+    /// the client alone.
+    KillClient {
+        /// Whose; without it, that of the connection that came to the point.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+        /// Which.
+        signal: Signal,
+    },
+    /// The client's disk takes so much more and is then full: ENOSPC.
+    FillDisk {
+        /// Whose; without it, that of the connection that came to the point.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+        /// Nothing more without it.
+        #[serde(default, skip_serializing_if = "is_nothing")]
+        after: ByteSize,
+    },
+    /// From here on nothing can be forced to the client's disk: EIO.
+    FailFsync {
+        /// Whose; without it, that of the connection that came to the point.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+    },
+    /// The client's disk becomes read-only, as file systems do after an error: EROFS.
+    ProtectDisk {
+        /// Whose; without it, that of the connection that came to the point.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+    },
+    /// A client starts. No scenario says so in these words: `starts` of the client does.
+    #[serde(skip)]
+    StartClient {
+        /// Which.
+        client: String,
+    },
+
     // In its files.
     /// A file is removed, as by DROP TABLE: a backup that has not begun to send it leaves it out without a word.
     RemoveFile {
@@ -237,6 +280,18 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whose machine it is about, if it is about a client's machine: `Some(None)` is that of the connection at the point.
+    pub fn client_machine(&self) -> Option<Option<&str>> {
+        match self {
+            Self::KillClient { client, .. }
+            | Self::FillDisk { client, .. }
+            | Self::FailFsync { client }
+            | Self::ProtectDisk { client } => Some(client.as_deref()),
+            Self::StartClient { client } => Some(Some(client)),
+            _ => None,
+        }
+    }
+
     /// The action's name, as scenario files spell it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -266,6 +321,11 @@ impl Action {
             Self::StartBackup { .. } => "start-backup",
             Self::StopBackup { .. } => "stop-backup",
             Self::AbortBackup {} => "abort-backup",
+            Self::KillClient { .. } => "kill-client",
+            Self::FillDisk { .. } => "fill-disk",
+            Self::FailFsync { .. } => "fail-fsync",
+            Self::ProtectDisk { .. } => "protect-disk",
+            Self::StartClient { .. } => "start-client",
             Self::RemoveFile { .. } => "remove-file",
             Self::ShrinkFile { .. } => "shrink-file",
             Self::RenameMember { .. } => "rename-member",
@@ -282,6 +342,31 @@ impl Action {
             Self::OmitTrailer {} => "omit-trailer",
             Self::ExtraMember { .. } => "extra-member",
         }
+    }
+}
+
+/// A signal, by its name in `signal(7)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names are the operating system's")]
+pub enum Signal {
+    #[serde(rename = "SIGHUP")]
+    Hup,
+    #[serde(rename = "SIGINT")]
+    Int,
+    #[serde(rename = "SIGTERM")]
+    Term,
+    #[serde(rename = "SIGKILL")]
+    Kill,
+    #[serde(rename = "SIGSTOP")]
+    Stop,
+    #[serde(rename = "SIGCONT")]
+    Cont,
+}
+
+impl Signal {
+    /// Whether it ends a program that does nothing about it.
+    pub fn is_deadly(self) -> bool {
+        !matches!(self, Self::Stop | Self::Cont)
     }
 }
 

@@ -25,7 +25,7 @@ mod tests;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::action::{Action, Hex, NoticeSeverity, ShutdownMode};
+pub use self::action::{Action, Hex, NoticeSeverity, ShutdownMode, Signal};
 pub use self::member::{HeaderField, MemberType, Mode};
 pub(crate) use self::plan::{Identity, Plan, Role, Stop};
 pub(crate) use self::point::Moment;

@@ -130,6 +130,9 @@ points! {
         /// How long.
         at: Span,
     }
+    /// A client has ended, whatever it did. Only whoever starts the clients can tell, which a server that is merely served
+    /// to strangers cannot.
+    ClientEnd {}
     /// A message of a session, whatever it is, CopyData included, counted after the ReadyForQuery that ends its start-up.
     Message {
         /// Which, from 1.
@@ -162,6 +165,7 @@ impl Point {
             Self::Keepalive { .. } => "keepalive",
             Self::StatusUpdate { .. } => "status-update",
             Self::Clock { .. } => "clock",
+            Self::ClientEnd { .. } => "client-end",
             Self::Message { .. } => "message",
         }
     }
@@ -185,6 +189,11 @@ impl Point {
         matches!(self, Self::Member { at: None, .. })
     }
 
+    /// Whether a session comes to the point, and not the server as a whole.
+    pub(super) fn has_session(&self) -> bool {
+        !matches!(self, Self::Clock { .. } | Self::ClientEnd { .. })
+    }
+
     /// Whether one message, or one result set, of the server stands at the point, which can be left out or repeated.
     pub(super) fn has_message(&self) -> bool {
         !matches!(
@@ -194,6 +203,7 @@ impl Point {
                 | Self::Command { .. }
                 | Self::StatusUpdate { .. }
                 | Self::Clock { .. }
+                | Self::ClientEnd { .. }
         )
     }
 }
@@ -222,6 +232,7 @@ pub(crate) enum Moment<'a> {
     WalBegin,
     Keepalive,
     StatusUpdate,
+    ClientEnd,
     Message(u64),
 }
 
@@ -242,7 +253,8 @@ impl Moment<'_> {
             | (Self::EndPosition, Point::EndPosition { .. })
             | (Self::WalBegin, Point::WalBegin { .. })
             | (Self::Keepalive, Point::Keepalive { .. })
-            | (Self::StatusUpdate, Point::StatusUpdate { .. }) => true,
+            | (Self::StatusUpdate, Point::StatusUpdate { .. })
+            | (Self::ClientEnd, Point::ClientEnd { .. }) => true,
             (Self::Command(text), Point::Command { starts_with, .. }) => {
                 starts_with.as_ref().is_none_or(|start| text.starts_with(start.as_str()))
             }

@@ -25,21 +25,25 @@ impl Fault {
             | Action::StartBackup { .. }
             | Action::StopBackup { .. }
             | Action::AbortBackup {}
+            | Action::StartClient { .. }
             | Action::RemoveFile { .. }
             | Action::ShrinkFile { .. } => None,
+            Action::KillClient { client, .. }
+            | Action::FillDisk { client, .. }
+            | Action::FailFsync { client }
+            | Action::ProtectDisk { client } => {
+                (client.is_none() && !point.has_session()).then_some("\"client\": no connection comes to this point")
+            }
             Action::Delay { .. }
             | Action::Stall { .. }
             | Action::Throttle { .. }
             | Action::Chop { .. }
             | Action::Insert { .. }
             | Action::Error { .. }
-            | Action::Terminate { client: None } => {
-                let clock = matches!(point, Point::Clock { .. });
-                clock.then_some("a session of its own")
-            }
+            | Action::Terminate { client: None } => (!point.has_session()).then_some("a session of its own"),
             Action::Notice { .. } => {
-                let early = matches!(point, Point::Clock { .. } | Point::Connect { .. } | Point::Startup { .. });
-                early.then_some("a session that has begun")
+                let early = matches!(point, Point::Connect { .. } | Point::Startup { .. });
+                (early || !point.has_session()).then_some("a session that has begun")
             }
             Action::Drop {} if matches!(point, Point::StatusUpdate { .. }) => None,
             Action::Drop {} if point.is_header() => Some("a message: use omit-member"),
@@ -127,6 +131,10 @@ impl Fault {
             _ => {}
         }
         match (point, point.client()) {
+            (Point::ClientEnd { .. }, None) => Err("client-end needs \"client\": whose end".to_owned()),
+            (Point::ClientEnd { .. }, Some(client)) if client.starts_with('#') => {
+                Err(format!("client {client:?} of client-end is a connection: it needs a client's name"))
+            }
             (Point::Connect { .. }, Some(client)) if !client.starts_with('#') => {
                 Err(format!("client {client:?} cannot be known at connect: use a connection's number, such as \"#2\""))
             }
@@ -148,6 +156,14 @@ impl Fault {
             Action::Throttle { rate } if rate.0 == 0 => Err("rate of throttle must not be 0".to_owned()),
             Action::Insert { hex } if hex.0.is_empty() => Err("hex of insert is empty".to_owned()),
             Action::Terminate { client: Some(client) } => valid_client(client),
+            Action::KillClient { client: Some(client), .. }
+            | Action::FillDisk { client: Some(client), .. }
+            | Action::FailFsync { client: Some(client) }
+            | Action::ProtectDisk { client: Some(client) }
+                if client.starts_with('#') =>
+            {
+                Err(format!("client {client:?} is a connection: {} needs a client's name", self.r#do.name()))
+            }
             Action::RecycleWal { through } => {
                 through.parse::<WalFileName>().map(drop).map_err(|error| error.to_string())
             }

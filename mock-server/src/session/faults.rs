@@ -88,6 +88,11 @@ impl Session {
                 | Action::OmitArchive {}
                 | Action::OmitTrailer {}
                 | Action::ExtraMember { .. } => edits.archive.push(action),
+                Action::KillClient { .. }
+                | Action::FillDisk { .. }
+                | Action::FailFsync { .. }
+                | Action::ProtectDisk { .. }
+                | Action::StartClient { .. } => self.at_the_client(&action).await?,
                 Action::Terminate { client: Some(_) }
                 | Action::Shutdown { .. }
                 | Action::Promote {}
@@ -106,6 +111,18 @@ impl Session {
             }
         }
         Ok(edits)
+    }
+
+    /// Has something done to a client's machine, and says nothing more before it is done.
+    async fn at_the_client(&mut self, action: &Action) -> Result<(), Stop> {
+        self.flush().await?;
+        let Some(done) = self.shared.order_client(action, Some(&self.seat.identity())) else { return Ok(()) };
+        tokio::select! {
+            biased;
+            // An error: it was dropped, which is how it ends.
+            _ = done => Ok(()),
+            () = self.wire.closed() => Err(Ending::Gone.into()),
+        }
     }
 
     /// Says nothing until `until`, or for ever. Ends early with the client, or with a cancel request.

@@ -4,6 +4,7 @@ mod answers;
 mod archive;
 mod everywhere;
 mod files;
+mod machine;
 mod server;
 mod validate;
 mod wire;

@@ -36,6 +36,12 @@ fn impossible_pairs_are_refused() {
         r#"{"when": {"member": {"path": "x"}}, "do": {"remode-member": {"to": "rwx"}}}"#,
         r#"{"when": {"archive-end": {}}, "do": {"extra-member": {"name": "x", "kind": "fifo", "content": "x"}}}"#,
         r#"{"when": {"ready": {"at": "1s"}}, "do": {"close": {}}}"#,
+        r#"{"when": {"clock": {"at": "1s"}}, "do": {"fill-disk": {}}}"#,
+        r#"{"when": {"client-end": {}}, "do": {"promote": {}}}"#,
+        r##"{"when": {"client-end": {"client": "#1"}}, "do": {"promote": {}}}"##,
+        r#"{"when": {"client-end": {"client": "x"}}, "do": {"error": {"sqlstate": "58030", "message": "x"}}}"#,
+        r##"{"when": {"ready": {}}, "do": {"kill-client": {"client": "#1", "signal": "SIGINT"}}}"##,
+        r#"{"when": {"ready": {}}, "do": {"kill-client": {"signal": "SIGTRM"}}}"#,
     ]
     .iter()
     .map(|fault| refusal(fault))
@@ -65,5 +71,11 @@ fn impossible_pairs_are_refused() {
     invalid mode "rwx": expected up to 7 octal digits such as "4777" at line 1 column 73
     only a file has content
     unknown field `at`, expected `client` or `nth` at line 1 column 24
+    fill-disk cannot strike at clock: it needs "client": no connection comes to this point
+    client-end needs "client": whose end
+    client "#1" of client-end is a connection: it needs a client's name
+    error cannot strike at client-end: it needs a session of its own
+    client "#1" is a connection: kill-client needs a client's name
+    unknown variant `SIGTRM`, expected one of `SIGHUP`, `SIGINT`, `SIGTERM`, `SIGKILL`, `SIGSTOP`, `SIGCONT` at line 1 column 65
     "##);
 }
