@@ -90,7 +90,7 @@ pub fn config(case: &Case, seed: u64, outside: &Path) -> Result<Config, String> 
         wal_start: scenario.cluster.wal_start,
         wal_rate: scenario.cluster.wal_rate.0,
         seed,
-        faults: scenario.faults.iter().cloned().map(|fault| lead(fault, outside)).collect(),
+        faults: scenario.faults.iter().cloned().map(|fault| lead(fault, outside)).chain(scenario.starts()).collect(),
         ..Config::default()
     })
 }
@@ -124,8 +124,12 @@ pub fn start(case: &Case, config: Config) -> Result<Server, String> {
 /// Collects what is left of a run.
 pub fn record(case: &Case, server: Server, clients: Vec<ClientRecord>) -> Record {
     let fired = server.fired();
-    let faults = case.scenario.faults.iter().enumerate().map(|(index, fault)| FaultRecord {
-        description: format!("when.{} do.{}", fault.when.name(), fault.r#do.name()),
+    let faults = case.scenario.faults.iter().cloned().chain(case.scenario.starts()).enumerate();
+    let faults = faults.map(|(index, fault)| FaultRecord {
+        description: match &fault.r#do {
+            Action::StartClient { client } => format!("{client} starts.{}", fault.when.name()),
+            action => format!("when.{} do.{}", fault.when.name(), action.name()),
+        },
         fired: fired.contains(&index),
     });
     Record {

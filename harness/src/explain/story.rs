@@ -164,6 +164,7 @@ fn claims(claims: &ClientClaims) -> Vec<String> {
         Outcome::Success => "succeeds".to_owned(),
         Outcome::Failure => "fails".to_owned(),
         Outcome::Timeout => "is still running at its deadline".to_owned(),
+        Outcome::Killed => "is ended by the signal".to_owned(),
     }));
     said.extend(leaves.map(|leaves| match leaves {
         Leaves::Restorable => "leaves a backup that can be restored".to_owned(),

@@ -6,7 +6,7 @@ use crate::scenario::model::{ClientClaims, Leaves, Outcome, ServerClaims};
 use crate::verdict::{Check, Level};
 
 use super::archive::Archive;
-use super::{Evidence, Refusals, leftovers, manifest_expected};
+use super::{Evidence, Refusals, leftovers, manifest_expected, was_killed};
 
 /// Checks what the scenario expects of one client.
 pub fn client(
@@ -51,6 +51,10 @@ fn client_claims(
             Outcome::Success => ("success", client.ending.is_success()),
             Outcome::Failure => ("failure", matches!(client.ending, Ending::Exited(status) if status != 0)),
             Outcome::Timeout => ("timeout", client.ending == Ending::TimedOut),
+            Outcome::Killed => {
+                let by_itself = matches!(client.ending, Ending::Exited(status) if status != 0);
+                ("the end by a signal", by_itself || was_killed(case, client))
+            }
         };
         check("outcome", expected.to_owned(), client.ending.to_string(), ok);
     }

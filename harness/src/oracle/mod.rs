@@ -43,6 +43,7 @@ use backstop_protocol::base_backup::options::ManifestOption;
 use crate::record::{ClientRecord, Ending, Record};
 use crate::scenario::Case;
 use crate::scenario::model::{Client, Outcome, Tool, WalMethod};
+use crate::subject::signal_number;
 use crate::verdict::{Check, Level, Verdict};
 use archive::Archive;
 use artifact::Artifact;
@@ -115,6 +116,7 @@ fn judge_client(case: &Case, record: &Record, evidence: &Evidence<'_>, checks: &
     };
     expectation::client(case, evidence, &refused, archive.as_ref(), checks);
     let mut verdict = match &client.ending {
+        Ending::Signal(_) if was_killed(case, client) => Verdict::Pass,
         Ending::Signal(_) | Ending::Panicked(_) => Verdict::Crash,
         Ending::TimedOut if !may_time_out(case, &client.name) => Verdict::Hang,
         _ => Verdict::Pass,
@@ -131,7 +133,7 @@ fn judge_client(case: &Case, record: &Record, evidence: &Evidence<'_>, checks: &
         if client.ending.is_success() && refused.iter().any(|(_, problems)| !problems.is_empty()) {
             verdict = verdict.max(Verdict::SilentCorruption);
         }
-    } else {
+    } else if !belongs_to_another(record, client) {
         let passes = leftovers::passes_for_a_backup(&evidence.artifact, manifest_expected(case, evidence));
         let found = if passes { "something that does" } else { "nothing that does" };
         let check = format!("{}: failure leaves nothing that passes for a backup", client.name);
@@ -151,6 +153,18 @@ fn judge_client(case: &Case, record: &Record, evidence: &Evidence<'_>, checks: &
 
 fn law(check: String, expected: &str, actual: String, ok: bool) -> Check {
     Check { check, expected: expected.to_owned(), actual, ok, level: Level::Law }
+}
+
+/// Whether another client was told to put its backup into the same place, and succeeded: what lies there is its backup.
+fn belongs_to_another(record: &Record, client: &ClientRecord) -> bool {
+    let others = record.clients.iter().filter(|other| other.name != client.name && other.target == client.target);
+    others.into_iter().any(|other| other.ending.is_success())
+}
+
+/// Whether the client died by a signal that a fault sent it.
+fn was_killed(case: &Case, client: &ClientRecord) -> bool {
+    let signals = case.scenario.signals_to(&client.name);
+    signals.into_iter().any(|signal| client.ending == Ending::Signal(signal_number(signal)))
 }
 
 /// Whether the scenario says that this client reaches its deadline.

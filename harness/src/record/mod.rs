@@ -27,6 +27,8 @@ pub enum Ending {
     Panicked(String),
     /// It was still running at its deadline, and was stopped.
     TimedOut,
+    /// The point at which it starts was never reached.
+    NeverStarted,
 }
 
 impl Ending {
@@ -44,6 +46,7 @@ impl fmt::Display for Ending {
             Self::Signal(signal) => write!(f, "death by signal {signal}"),
             Self::Panicked(message) => write!(f, "a panic: {message}"),
             Self::TimedOut => f.write_str("timeout"),
+            Self::NeverStarted => f.write_str("never started"),
         }
     }
 }

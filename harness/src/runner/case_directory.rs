@@ -6,12 +6,15 @@
 //! <case>/outside/          must not change, whatever the client does
 //! <case>/<client>/target/  where the client is told to put the backup; made by the client
 //! <case>/<client>/<oid>/   where it is told to put a tablespace
+//! <case>/<client>/linked/  where its target leads if that is a link
 //! <case>/transcript.txt    if it is kept: what was said
 //! <case>/wire.pcap         and every byte of it, if that was asked for
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,10 +28,12 @@ use crate::capture::{CaptureWriter, MOST_KEPT};
 use crate::oracle::outside::Snapshot;
 use crate::record::{Record, saved};
 use crate::scenario::Case;
+use crate::scenario::model::Target;
 
 /// A case's directory: removed with the value, unless it is to be kept.
 pub(super) struct CaseDirectory {
     root: PathBuf,
+    targets: BTreeMap<String, PathBuf>,
     case: String,
     temporary: Option<TempDir>,
     /// Takes down what passes on the wire, if that is to be kept.
@@ -55,11 +60,17 @@ impl CaseDirectory {
         fs::create_dir_all(root.join("outside/directory"))?;
         fs::write(root.join("outside/file"), "nobody may change this\n")?;
         fs::write(root.join("outside/directory/file"), "nor this\n")?;
-        for client in &case.scenario.clients {
-            fs::create_dir_all(root.join(&client.name))?;
-        }
         let root = root.canonicalize()?;
-        Ok(Self { root, case: case.id.clone(), temporary, capture: None })
+        for client in &case.scenario.clients {
+            let own = root.join(&client.name);
+            fs::create_dir_all(&own)?;
+            lay_out(&client.target, &own)?;
+        }
+        let targets = case.scenario.clients.iter().map(|client| {
+            let owner = &case.scenario.owner_of_target(client).name;
+            (client.name.clone(), root.join(owner).join("target"))
+        });
+        Ok(Self { targets: targets.collect(), root, case: case.id.clone(), temporary, capture: None })
     }
 
     /// Prepares to take down what passes on the wire, in the directory.
@@ -72,7 +83,12 @@ impl CaseDirectory {
 
     /// Where a client puts its backup.
     pub(super) fn target(&self, client: &str) -> PathBuf {
-        self.root.join(client).join("target")
+        self.targets.get(client).cloned().unwrap_or_else(|| self.root.join(client).join("target"))
+    }
+
+    /// Where everything that a client makes is.
+    pub(super) fn place(&self, client: &str) -> PathBuf {
+        self.root.join(client)
     }
 
     /// Where a client puts a tablespace.
@@ -90,7 +106,13 @@ impl CaseDirectory {
         let allowed = case.scenario.clients.iter().flat_map(|client| {
             let tablespaces = case.scenario.cluster.tablespaces.iter();
             let tablespaces = tablespaces.map(|tablespace| self.tablespace(&client.name, tablespace.oid));
-            tablespaces.chain([self.target(&client.name)]).collect::<Vec<_>>()
+            // What somebody else has there may not change, whoever is told to write there.
+            let own = match client.target {
+                Target::NotEmpty | Target::File => None,
+                Target::Link => Some(self.root.join(&client.name).join(LINKED)),
+                _ => Some(self.target(&client.name)),
+            };
+            tablespaces.chain(own).collect::<Vec<_>>()
         });
         let allowed: Vec<_> = allowed.chain([TRANSCRIPT, WIRE].map(|name| self.root.join(name))).collect();
         Snapshot::take(&self.root, &allowed).map_err(|source| RunError::Directory { case: self.case.clone(), source })
@@ -134,6 +156,32 @@ pub(super) fn write_transcript(directory: &Path, case: &str, events: &[Event]) -
     let written = fs::create_dir_all(directory).and_then(|()| fs::write(directory.join(TRANSCRIPT), text));
     written.map_err(|source| RunError::Directory { case: case.to_owned(), source })
 }
+
+/// Makes what lies where a client's backup is to go, in the client's own directory.
+fn lay_out(target: &Target, own: &Path) -> io::Result<()> {
+    let place = own.join("target");
+    match target {
+        Target::Missing | Target::SameAs(_) => Ok(()),
+        Target::Empty => fs::create_dir(place),
+        Target::ReadOnly => {
+            fs::create_dir(&place)?;
+            fs::set_permissions(place, fs::Permissions::from_mode(0o500))
+        }
+        Target::Link => {
+            fs::create_dir(own.join(LINKED))?;
+            symlink(LINKED, place)
+        }
+        Target::NotEmpty => {
+            fs::create_dir_all(place.join("directory"))?;
+            fs::write(place.join("PG_VERSION"), "nobody may change this\n")?;
+            fs::write(place.join("directory/file"), "nor this\n")
+        }
+        Target::File => fs::write(place, "nobody may change this\n"),
+    }
+}
+
+/// Where a target that is a link leads.
+const LINKED: &str = "linked";
 
 const TRANSCRIPT: &str = "transcript.txt";
 const WIRE: &str = "wire.pcap";

@@ -1,6 +1,5 @@
 //! A command against the mock: a process of its own, over TCP.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -10,19 +9,23 @@ use std::time::{Duration, Instant};
 
 use backstop_mock::Server;
 use backstop_mock::config::Config;
-use rustix::process::{Pid, Signal, kill_process_group};
+use backstop_mock::fault::{Action, Signal};
+use rustix::process::{Pid, kill_process, kill_process_group};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::sync::watch;
 
 use super::case_directory::CaseDirectory;
+use super::cast::{Orders, Outcome, play};
 use super::{Ended, RunError, SETTLING, lock};
 use crate::arena;
 use crate::record::Ending;
 use crate::scenario::Case;
 use crate::scenario::model::Tool as Tools;
 use crate::subject::command::{Invocation, Tool};
+use crate::subject::signal_named;
+use crate::subject::small_disk::SmallDisk;
 
 /// How much of what a client prints is kept.
 const MOST_SAID: usize = 256 << 10;
@@ -45,47 +48,26 @@ pub(super) fn run(
         let address = listener.local_addr().map_err(|error| setup(error.to_string()))?;
         let ca_file = server.ca_certificate_pem().map(ca_file).transpose().map_err(|error| setup(error.to_string()))?;
         let serving = tokio::spawn(listener.run());
-        let mut running = Vec::new();
-        // Who builds on another's backup starts when that one has ended.
-        let mut ended = BTreeMap::new();
-        for client in &case.scenario.clients {
-            let target = directory.target(&client.name);
-            if client.tool == Tools::Receivewal {
-                arena::furnish(server.cluster(), &client.has, &target).map_err(setup)?;
-            }
+        for client in case.scenario.clients.iter().filter(|client| client.tool == Tools::Receivewal) {
+            arena::furnish(server.cluster(), &client.has, &directory.target(&client.name)).map_err(setup)?;
+        }
+        let world = tokio::task::LocalSet::new();
+        let clients = world.run_until(play(case, &server, |client, orders| {
             let base = client.incremental_from.as_ref();
             let invocation = Invocation {
                 case,
                 client,
                 address,
                 ca_file: ca_file.as_ref().map(NamedTempFile::path),
-                target,
+                target: directory.target(&client.name),
                 manifest: base.map(|base| directory.target(base).join("backup_manifest")),
                 tablespace: &|oid| directory.tablespace(&client.name, oid),
             };
             let command = tool.command(&invocation);
-            let deadline = client.timeout.0;
-            let before = base.and_then(|base| ended.get(base).cloned());
-            let (tell, told) = watch::channel(false);
-            ended.insert(client.name.clone(), told);
-            let cancel = cancel.clone();
-            let turn = async move {
-                if let Some(mut before) = before {
-                    // An error: it ended in a panic, which is an end, too.
-                    let _ = before.wait_for(|ended| *ended).await;
-                }
-                let outcome = run_client(command, deadline, cancel).await;
-                tell.send_replace(true);
-                outcome
-            };
-            running.push((client, tokio::spawn(turn)));
-        }
-        let mut clients = Vec::new();
-        for (client, task) in running {
-            let (ending, said, elapsed) =
-                task.await.map_err(|error| setup(error.to_string()))?.map_err(RunError::NoClient)?;
-            clients.push(Ended { client: client.name.clone(), ending, said, elapsed });
-        }
+            let disk = SmallDisk::wanted(case, client).then(|| SmallDisk::at(directory.place(&client.name)));
+            run_client(command, disk, client.timeout.0, orders, cancel.clone())
+        }));
+        let clients = clients.await?;
         let _ = tokio::time::timeout(SETTLING, server.idle()).await;
         serving.abort();
         Ok((server, clients))
@@ -100,39 +82,75 @@ fn ca_file(pem: &str) -> io::Result<NamedTempFile> {
 }
 
 async fn run_client(
-    mut command: Command,
+    command: Command,
+    disk: Option<SmallDisk>,
     deadline: Duration,
+    mut orders: Orders,
     mut cancel: watch::Receiver<bool>,
-) -> Result<(Ending, String, Duration), String> {
+) -> Outcome {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let began = Instant::now();
+    let mut command = if let Some(disk) = &disk { disk.hold(&command) } else { command };
     // A group of its own: pg_basebackup's WAL receiver is a child of it, and goes with it.
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).process_group(0);
     let mut child = command.spawn().map_err(|error| format!("could not run \"{program}\": {error}"))?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let process = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let (stderr, stdout) = (Said::default(), Said::default());
     let mut listening = tokio::task::JoinSet::new();
     listening.spawn(listen(child.stderr.take(), stderr.clone()));
     listening.spawn(listen(child.stdout.take(), stdout.clone()));
-    let ending = tokio::select! {
-        status = child.wait() => match status {
-            Ok(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => Ending::Exited(code),
-                (None, signal) => Ending::Signal(signal.unwrap_or_default()),
+    let end = tokio::time::sleep(deadline);
+    tokio::pin!(end);
+    let ending = loop {
+        tokio::select! {
+            Some(order) = orders.recv() => match (&order.action, process) {
+                (Action::KillClient { signal, .. }, Some(process)) => send_signal(process, *signal),
+                (Action::FillDisk { after, .. }, Some(process)) => {
+                    if let Some(disk) = &disk {
+                        disk.fill(process, after.0).await?;
+                    }
+                }
+                _ => {}
             },
-            Err(error) => return Err(format!("could not wait for \"{program}\": {error}")),
-        },
-        () = tokio::time::sleep(deadline) => Ending::TimedOut,
-        () = cancelled(&mut cancel) => Ending::TimedOut,
+            status = child.wait() => match status {
+                Ok(status) => match (status.code(), status.signal()) {
+                    (Some(code), _) => break Ending::Exited(code),
+                    (None, signal) => break Ending::Signal(signal.unwrap_or_default()),
+                },
+                Err(error) => return Err(format!("could not wait for \"{program}\": {error}")),
+            },
+            () = &mut end => break Ending::TimedOut,
+            () = cancelled(&mut cancel) => break Ending::TimedOut,
+        }
     };
     let elapsed = began.elapsed();
+    if ending != Ending::TimedOut {
+        // Everything that it started writes to the same pipes: they end with the last of them.
+        let silence = async { while listening.join_next().await.is_some() {} };
+        if tokio::time::timeout(SETTLING, silence).await.is_err() {
+            stderr.add(ORPHANS);
+        }
+    }
     // What it started ends with it, and with that the other ends of the pipes; who left the group may keep them open.
-    if let Some(group) = group {
-        let _ = kill_process_group(group, Signal::KILL);
+    if let Some(process) = process {
+        let _ = kill_process_group(process, rustix::process::Signal::KILL);
     }
     let _ = child.wait().await;
     let _ = tokio::time::timeout(SETTLING, async { while listening.join_next().await.is_some() {} }).await;
     Ok((ending, stderr.text() + &stdout.text(), elapsed))
+}
+
+/// What the client is made to have said if a process of it outlived it.
+const ORPHANS: &[u8] = b"(a process that the client had started still ran when it had ended)\n";
+
+/// A terminal signals everything that runs in it; `kill` only the process that it is given.
+fn send_signal(process: Pid, signal: Signal) {
+    let number = signal_named(signal);
+    // It may have ended at this moment.
+    let _ = match signal {
+        Signal::Int | Signal::Hup | Signal::Stop | Signal::Cont => kill_process_group(process, number),
+        Signal::Term | Signal::Kill => kill_process(process, number),
+    };
 }
 
 /// Resolves when the run is cancelled, and never if nobody can cancel it any more.

@@ -1,39 +1,29 @@
 //! The built-in client against the mock: one process, memory for a network, and a clock that nobody waits for.
 
-use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use backstop_client::receivewal::{ReceiveOptions, WalEvent, WalObserver, receive_wal};
 use backstop_client::tls::Encryption;
-use backstop_client::{BackupOptions, Connecting, Connector, Login, Observer, Place, Purpose, Weakness, base_backup};
+use backstop_client::{BackupOptions, ClientError, Login, Observer, Phase, Weakness, base_backup};
 use backstop_mock::Server;
 use backstop_mock::config::Config;
+use backstop_mock::fault::{Action, Signal};
 use backstop_protocol::backend::Diagnostic;
+use rustix::io::Errno;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::case_directory::CaseDirectory;
+use super::cast::{Orders, Outcome, play};
 use super::{Ended, RunError, SETTLING};
 use crate::arena;
 use crate::record::Ending;
 use crate::scenario::Case;
-use crate::scenario::model::{Client, Tool};
-use crate::subject::{builtin, commands, receivewal};
-
-/// Opens connections inside the process.
-struct Memory(Server);
-
-impl Connector for Memory {
-    fn connect(&self, _place: &Place, _purpose: Purpose) -> Connecting<'_> {
-        Box::pin(async { Ok(Box::new(self.0.connect()) as _) })
-    }
-
-    /// One of the names that the mock's certificate is for.
-    fn name(&self, _host: usize) -> Option<String> {
-        Some("localhost".to_owned())
-    }
-}
+use crate::scenario::model::{Client, Target, Tool};
+use crate::subject::machine::{FaultyDisk, Network};
+use crate::subject::{builtin, commands, receivewal, signal_number};
 
 /// Remembers what the server had to say.
 #[derive(Default)]
@@ -50,6 +40,13 @@ impl Observer for Notices {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.push_str(&notice.to_string());
         said.push('\n');
+    }
+
+    fn phase(&self, phase: &Phase) {
+        if let Phase::SlotRemains { name, problem } = phase {
+            let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = writeln!(said, "replication slot \"{name}\" was created and could not be dropped: {problem}");
+        }
     }
 }
 
@@ -77,126 +74,156 @@ pub(super) fn run(
         directory.capture(&server);
         // A server that speaks TLS is spoken to in TLS.
         let encryption = server.ca_certificate_pem().map_or(Encryption::DISABLE, Encryption::verify_full);
-        let mut running = Vec::new();
-        // Who builds on another's backup starts when that one has ended.
-        let mut ended = BTreeMap::new();
-        for client in &case.scenario.clients {
-            if client.tool == Tool::Receivewal {
-                let target = directory.target(&client.name);
-                arena::furnish(server.cluster(), &client.has, &target).map_err(setup)?;
-                let mut options = receivewal::options(client, target);
-                options.weakness = weakness;
-                options.login.encryption.clone_from(&encryption);
-                running.push((
-                    client.name.clone(),
-                    tokio::task::spawn_local(receive(client.clone(), server.clone(), options)),
-                ));
-                continue;
-            }
-            if client.tool == Tool::Commands {
-                let mut login = commands::login(client);
-                login.encryption.clone_from(&encryption);
-                let speaking = speak(client.clone(), server.clone(), login);
-                running.push((client.name.clone(), tokio::task::spawn_local(speaking)));
-                continue;
-            }
-            let base = client.incremental_from.as_ref();
-            let manifest = base.map(|base| directory.target(base).join("backup_manifest"));
-            let options = builtin::options(case, client, directory.target(&client.name), manifest, |oid| {
-                directory.tablespace(&client.name, oid)
-            });
-            let options = options.map(|mut options| {
-                options.login.encryption.clone_from(&encryption);
-                BackupOptions { weakness, ..options }
-            });
-            let before = base.and_then(|base| ended.get(base).cloned());
-            let (tell, told) = watch::channel(false);
-            ended.insert(client.name.clone(), told);
-            let (client, server, timeout) = (client.name.clone(), server.clone(), client.timeout.0);
-            let turn = async move {
-                if let Some(mut before) = before {
-                    // An error: it ended in a panic, which is an end, too.
-                    let _: Result<_, watch::error::RecvError> = before.wait_for(|ended| *ended).await;
+        for client in case.scenario.clients.iter().filter(|client| client.tool == Tool::Receivewal) {
+            arena::furnish(server.cluster(), &client.has, &directory.target(&client.name)).map_err(setup)?;
+        }
+        let clients = play(case, &server, |client, orders| {
+            let target = directory.target(&client.name);
+            let machine = Machine::new(client, &server);
+            let notices = Arc::new(Notices::default());
+            let work = match client.tool {
+                Tool::Basebackup => {
+                    let base = client.incremental_from.as_ref();
+                    let manifest = base.map(|base| directory.target(base).join("backup_manifest"));
+                    let tablespace = |oid| directory.tablespace(&client.name, oid);
+                    match builtin::options(case, client, target, manifest, tablespace) {
+                        Ok(mut options) => {
+                            options.weakness = weakness;
+                            options.login.encryption.clone_from(&encryption);
+                            back_up(&machine, options, &notices)
+                        }
+                        Err(problem) => Work::refused(problem),
+                    }
                 }
-                let outcome = match options {
-                    Ok(options) => run_client(timeout, server, options).await,
-                    Err(problem) => (Ending::Exited(1), problem, Duration::ZERO),
-                };
-                tell.send_replace(true);
-                outcome
+                Tool::Commands => {
+                    let mut login = commands::login(client);
+                    login.encryption.clone_from(&encryption);
+                    speak(&machine, client, login, &notices)
+                }
+                Tool::Receivewal => {
+                    let mut options = receivewal::options(client, target);
+                    options.weakness = weakness;
+                    options.login.encryption.clone_from(&encryption);
+                    receive(&machine, options, &notices)
+                }
             };
-            running.push((client, tokio::task::spawn_local(turn)));
-        }
-        let mut clients = Vec::new();
-        for (client, task) in running {
-            let (ending, said, elapsed) = match task.await {
-                Ok(ended) => ended,
-                Err(error) => (Ending::Panicked(error.to_string()), String::new(), Duration::ZERO),
-            };
-            clients.push(Ended { client, ending, said, elapsed });
-        }
+            live(client.clone(), machine, work, notices, orders)
+        })
+        .await?;
         // Nothing else happens on a paused clock: whoever has not gone by then never will.
         let _ = tokio::time::timeout(SETTLING, server.idle()).await;
         Ok((server, clients))
     })
 }
 
-async fn receive(client: Client, server: Server, options: ReceiveOptions) -> (Ending, String, Duration) {
-    let began = Instant::now();
-    let notices = Arc::new(Notices::default());
-    let connector = Memory(server);
-    // Nobody ever asks it to stop.
-    let (_stop, stopping) = watch::channel(false);
-    let receiving = receive_wal(&connector, &options, Arc::clone(&notices) as _, stopping);
-    let ended = tokio::time::timeout(client.timeout.0, receiving).await;
-    let elapsed = began.elapsed();
-    let mut said = notices.take();
-    let ending = match ended {
-        Err(_) => Ending::TimedOut,
-        Ok(Ok(())) => Ending::Exited(0),
-        Ok(Err(error)) => {
-            said.push_str(&error.to_string());
-            Ending::Exited(1)
-        }
-    };
-    (ending, said, elapsed)
+/// The machine that a client works on.
+struct Machine {
+    disk: Arc<FaultyDisk>,
+    network: Arc<Network>,
 }
 
-async fn speak(client: Client, server: Server, login: Login) -> (Ending, String, Duration) {
+impl Machine {
+    fn new(client: &Client, server: &Server) -> Self {
+        let disk = Arc::new(FaultyDisk::default());
+        if client.target == Target::ReadOnly {
+            disk.protect(Errno::ACCESS);
+        }
+        Self { disk, network: Arc::new(Network::new(server.clone())) }
+    }
+
+    /// It has no more time to clean up, or to say goodbye.
+    fn lose_power(&self) {
+        self.disk.protect(Errno::IO);
+        self.network.switch_off();
+    }
+}
+
+/// What a client does, and what it says in the end.
+struct Work {
+    doing: Pin<Box<dyn Future<Output = Result<String, String>>>>,
+    /// Asks it to come to an end, if it listens to signals.
+    stop: Option<watch::Sender<bool>>,
+}
+
+impl Work {
+    fn refused(problem: String) -> Self {
+        Self { doing: Box::pin(async { Err(problem) }), stop: None }
+    }
+}
+
+fn back_up(machine: &Machine, mut options: BackupOptions, notices: &Arc<Notices>) -> Work {
+    options.disk = Arc::clone(&machine.disk) as _;
+    let backup = base_backup(Arc::clone(&machine.network) as _, options, Arc::clone(notices) as _);
+    Work { doing: Box::pin(async { nothing_said(backup.await) }), stop: None }
+}
+
+fn receive(machine: &Machine, mut options: ReceiveOptions, notices: &Arc<Notices>) -> Work {
+    options.disk = Arc::clone(&machine.disk) as _;
+    let (network, notices) = (Arc::clone(&machine.network), Arc::clone(notices));
+    let (stop, stopping) = watch::channel(false);
+    let receiving = async move { nothing_said(receive_wal(&*network, &options, notices as _, stopping).await) };
+    Work { doing: Box::pin(receiving), stop: Some(stop) }
+}
+
+fn speak(machine: &Machine, client: &Client, login: Login, notices: &Arc<Notices>) -> Work {
+    let (network, client, notices) = (Arc::clone(&machine.network), client.clone(), Arc::clone(notices));
+    let speaking = async move { commands::speak(&*network, &client, &login, notices as _).await };
+    Work { doing: Box::pin(speaking), stop: None }
+}
+
+/// Only an error has something to say.
+fn nothing_said<T>(result: Result<T, ClientError>) -> Result<String, String> {
+    result.map(|_| String::new()).map_err(|error| error.to_string())
+}
+
+/// Lets a client work until it has ended, or until something ends it.
+async fn live(client: Client, machine: Machine, work: Work, notices: Arc<Notices>, mut orders: Orders) -> Outcome {
     let began = Instant::now();
-    let notices = Arc::new(Notices::default());
-    let connector = Memory(server);
-    let speaking = commands::speak(&connector, &client, &login, Arc::clone(&notices) as _);
-    let ended = tokio::time::timeout(client.timeout.0, speaking).await;
+    let deadline = began + client.timeout.0;
+    let Work { mut doing, stop } = work;
+    let mut stopped = false;
+    let mut killed = None;
+    let result = loop {
+        tokio::select! {
+            biased;
+            Some(order) = orders.recv() => match order.action {
+                Action::FillDisk { after, .. } => machine.disk.fill(after.0),
+                Action::FailFsync { .. } => machine.disk.forget(),
+                Action::ProtectDisk { .. } => machine.disk.protect(Errno::ROFS),
+                Action::KillClient { signal: Signal::Stop, .. } => stopped = true,
+                Action::KillClient { signal: Signal::Cont, .. } => stopped = false,
+                Action::KillClient { signal, .. } => match &stop {
+                    Some(stop) if matches!(signal, Signal::Int | Signal::Term) => drop(stop.send_replace(true)),
+                    _ => {
+                        if signal == Signal::Kill {
+                            machine.lose_power();
+                        }
+                        killed = Some((signal, order));
+                        break None;
+                    }
+                },
+                _ => {}
+            },
+            result = &mut doing, if !stopped => break Some(result),
+            () = sleep_until(deadline) => break None,
+        }
+    };
+    let elapsed = began.elapsed();
+    // Whoever sent the signal goes on when everything that it does is done.
+    drop(doing);
     let mut said = notices.take();
-    let ending = match ended {
-        Err(_) => Ending::TimedOut,
-        Ok(Ok(told)) => {
+    let ending = match (result, &killed) {
+        (Some(Ok(told)), _) => {
             said.push_str(&told);
             Ending::Exited(0)
         }
-        Ok(Err(told)) => {
+        (Some(Err(told)), _) => {
             said.push_str(&told);
             Ending::Exited(1)
         }
+        (None, Some((signal, _))) => Ending::Signal(signal_number(*signal)),
+        (None, None) => Ending::TimedOut,
     };
-    (ending, said, began.elapsed())
-}
-
-async fn run_client(timeout: Duration, server: Server, options: BackupOptions) -> (Ending, String, Duration) {
-    let began = Instant::now();
-    let notices = Arc::new(Notices::default());
-    let backup = base_backup(Arc::new(Memory(server)), options, Arc::clone(&notices) as _);
-    let ended = tokio::time::timeout(timeout, backup).await;
-    let elapsed = began.elapsed();
-    let mut said = notices.take();
-    let ending = match ended {
-        Err(_) => Ending::TimedOut,
-        Ok(Ok(_)) => Ending::Exited(0),
-        Ok(Err(error)) => {
-            said.push_str(&error.to_string());
-            Ending::Exited(1)
-        }
-    };
-    (ending, said, elapsed)
+    drop(killed);
+    Ok((ending, said, elapsed))
 }

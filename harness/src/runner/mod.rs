@@ -4,7 +4,9 @@
 //! and waits cost nothing. A command runs as a process and speaks TCP; its waits are real.
 
 mod case_directory;
+mod cast;
 mod command;
+
 mod in_process;
 mod queue;
 mod scratch;

@@ -20,7 +20,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::sweep::Sweep;
-use backstop_mock::fault::{Fault, Point};
+use backstop_mock::fault::{Action, Fault, Point, Signal};
 
 /// The name of the client that a scenario has if it says nothing else.
 pub const DEFAULT_CLIENT: &str = "backup";
@@ -65,6 +65,35 @@ fn default_clients() -> Vec<Client> {
 }
 
 impl Scenario {
+    /// The client with whose target `client` works: its own, as a rule.
+    pub fn owner_of_target<'a>(&'a self, client: &'a Client) -> &'a Client {
+        match &client.target {
+            Target::SameAs(other) => self.client(other).unwrap_or(client),
+            _ => client,
+        }
+    }
+
+    /// The deadly signals that faults send to the client called `name`. One that names no client may mean any.
+    pub fn signals_to(&self, name: &str) -> Vec<Signal> {
+        let signals = self.faults.iter().filter_map(|fault| match &fault.r#do {
+            Action::KillClient { client, signal } if client.as_ref().is_none_or(|client| client == name) => {
+                Some(*signal)
+            }
+            _ => None,
+        });
+        signals.filter(|signal| signal.is_deadly()).collect()
+    }
+
+    /// The faults at whose points clients start, in the order of the clients that do not start at once.
+    pub fn starts(&self) -> Vec<Fault> {
+        let starts = self.clients.iter().filter_map(|client| {
+            let after = |base: &String| Point::ClientEnd { client: Some(base.clone()), nth: 1 };
+            let when = client.starts.clone().or_else(|| client.incremental_from.as_ref().map(after))?;
+            Some(Fault { when, r#do: Action::StartClient { client: client.name.clone() } })
+        });
+        starts.collect()
+    }
+
     /// The client called `name`.
     pub fn client(&self, name: &str) -> Option<&Client> {
         self.clients.iter().find(|client| client.name == name)
@@ -276,6 +305,9 @@ pub struct Client {
     /// The client whose backup this incremental backup is based on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incremental_from: Option<String>,
+    /// What lies where its backup is to go.
+    #[serde(skip_serializing_if = "is_missing")]
+    pub target: Target,
     /// Where `receivewal` ends, as `pg_receivewal --endpos` has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpos: Option<Lsn>,
@@ -296,7 +328,8 @@ pub struct Client {
     pub reconnects: bool,
     /// The deadline: a client that has not ended by then hangs.
     pub timeout: Span,
-    /// When it starts, if not at once.
+    /// When it starts, if not at once: `starts.client-end = { client = "first" }`. One that builds on another's backup starts
+    /// when that client has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<Point>,
 }
@@ -314,6 +347,7 @@ impl Default for Client {
             max_rate: None,
             compress: None,
             incremental_from: None,
+            target: Target::Missing,
             endpos: None,
             commands: Vec::new(),
             database: None,
@@ -363,6 +397,31 @@ pub struct ArchivedFile {
     /// How many bytes of WAL it holds, where that is not a whole segment: what is more than that is zeros.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<ByteSize>,
+}
+
+/// What lies where a backup is to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// Nothing: the client makes the directory.
+    #[default]
+    Missing,
+    /// An empty directory.
+    Empty,
+    /// A symbolic link to an empty directory.
+    Link,
+    /// A directory with somebody's files, none of which may change.
+    NotEmpty,
+    /// Somebody's file, which may not change.
+    File,
+    /// An empty directory in which the client may not make anything.
+    ReadOnly,
+    /// The same place as that of another client, by its name.
+    SameAs(String),
+}
+
+fn is_missing(target: &Target) -> bool {
+    *target == Target::Missing
 }
 
 /// The kinds of clients.
@@ -552,6 +611,8 @@ pub enum Outcome {
     Failure,
     /// Not before its deadline.
     Timeout,
+    /// By the signal that `kill-client` sent it, or with an exit status other than 0 for it.
+    Killed,
 }
 
 /// What a client leaves in its target.

@@ -12,11 +12,11 @@ use backstop_protocol::wal_file::WalSegmentSize;
 use super::document::{Document, Part, ScenarioError};
 use super::explain::suggest;
 use super::model::{
-    Auth, Client, ClientClaims, Expect, Leaves, Manifest, Outcome, Role, Scenario, ServerClaims, Slot, Source, Tool,
-    WalMethod,
+    Auth, Client, ClientClaims, Expect, Leaves, Manifest, Outcome, Role, Scenario, ServerClaims, Slot, Source, Target,
+    Tool, WalMethod,
 };
 use super::way::Way;
-use backstop_mock::fault::{Action, Point};
+use backstop_mock::fault::{Action, Fault, Point};
 
 /// The first OID that is not reserved: `FirstNormalObjectId`.
 const FIRST_NORMAL_OID: u32 = 16384;
@@ -288,8 +288,24 @@ impl Checks<'_> {
         if let Some(base) = &client.incremental_from {
             self.incremental(client, base, earlier, &key("incremental-from"))?;
         }
+        if let Target::SameAs(other) = &client.target {
+            let way = key("target").to("same-as");
+            if !earlier.iter().any(|client| client.name == *other) {
+                let names: Vec<&str> = earlier.iter().map(|client| client.name.as_str()).collect();
+                let message = format!("there is no client {other:?} before this one");
+                return self.refuse_name(&way, Part::Value, message, suggest(other, "client", &names));
+            }
+        }
         if let Some(point) = &client.starts {
-            self.point(point, &key("starts").to(point.name()))?;
+            let way = key("starts").to(point.name());
+            self.point(point, &way)?;
+            if point.client() == Some(&client.name) {
+                return self.refuse(&way.to("client"), "a client cannot wait for itself");
+            }
+            let start = Fault { when: point.clone(), r#do: Action::StartClient { client: name.clone() } };
+            if let Err(problem) = start.validate() {
+                return self.refuse(&way, problem);
+            }
         }
         Ok(())
     }
@@ -389,9 +405,19 @@ impl Checks<'_> {
             // The loader left `copy-done` in the place of `every`, whose key and values have that place's positions.
             let point = if swept { "copy-done" } else { fault.when.name() };
             self.point(&fault.when, &way.clone().to("when").to(point))?;
-            let action = way.to("do").to(fault.r#do.name());
+            let action = way.clone().to("do").to(fault.r#do.name());
             if let Action::Terminate { client: Some(client) } = &fault.r#do {
                 self.known_connection(client, &action.clone().to("client"))?;
+            }
+            if let Some(Some(client)) = fault.r#do.client_machine()
+                && self.scenario.client(client).is_none()
+            {
+                return self.unknown_client(client, &action.to("client"), Part::Value, &[]);
+            }
+            if let Point::ClientEnd { client: Some(client), .. } = &fault.when
+                && self.scenario.client(client).is_none()
+            {
+                return self.unknown_client(client, &way.to("when").to(point).to("client"), Part::Value, &[]);
             }
             if let Err(problem) = fault.validate() {
                 return self.refuse_key(&action, problem);
@@ -451,7 +477,7 @@ impl Checks<'_> {
                 (Some(Outcome::Success), Some(Leaves::Nothing | Leaves::NothingRestorable)) => {
                     return self.refuse(&key("leaves"), "a success that leaves no backup is never right");
                 }
-                (Some(Outcome::Failure), Some(Leaves::Restorable)) => {
+                (Some(Outcome::Failure | Outcome::Killed), Some(Leaves::Restorable)) => {
                     return self.refuse(
                         &key("leaves"),
                         "a failure that leaves something that passes for a backup is never right",
@@ -459,6 +485,10 @@ impl Checks<'_> {
                 }
                 _ => {}
             }
+        }
+        if claims.outcome == Some(Outcome::Killed) && self.scenario.signals_to(&client.name).is_empty() {
+            let message = format!("no fault kills {:?}: outcome \"killed\" goes with do.kill-client", client.name);
+            return self.refuse(&key("outcome"), message);
         }
         for (name, text) in [("says", &claims.says), ("names", &claims.names)] {
             if text.as_ref().is_some_and(String::is_empty) {

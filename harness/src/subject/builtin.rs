@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backstop_client::{ArchiveCompression, BackupOptions, Deadlines, SlotOption, Target, WalMethod};
+use backstop_mock::fault::Action;
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::ManifestOption;
 
@@ -63,7 +64,7 @@ pub fn options(
     }
     options.manifest_checksums = checksums;
     // The power does not fail in here, and fsync costs more than everything else together.
-    options.sync = false;
+    options.sync = case.scenario.faults.iter().any(|fault| matches!(fault.r#do, Action::FailFsync { .. }));
     options.deadlines = deadlines(client.timeout.0);
     Ok(options)
 }

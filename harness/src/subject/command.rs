@@ -4,15 +4,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use backstop_mock::fault::Action;
 use backstop_mock::units::ByteRate;
 use backstop_protocol::version::ServerVersion;
 use backstop_protocol::wal_archive::ArchivedSegment;
 use tokio::process::Command;
 
 use super::receivewal;
+use super::small_disk::SmallDisk;
 use crate::plan::SubjectSpec;
 use crate::scenario::Case;
-use crate::scenario::model::{Checkpoint, Client, Format, Manifest, Slot, Tool as Kinds, WalMethod};
+use crate::scenario::model::{Checkpoint, Client, Format, Manifest, Slot, Target, Tool as Kinds, WalMethod};
 
 /// The role that clients log in as.
 pub const USER: &str = "backstop";
@@ -93,6 +95,9 @@ impl Tool {
         let compressed = case.scenario.clients.iter().any(|client| client.compress.is_some());
         let backs_up = case.scenario.clients.iter().any(|client| client.tool == Kinds::Basebackup);
         let receives = case.scenario.clients.iter().any(|client| client.tool == Kinds::Receivewal);
+        if let Some(reason) = needs_a_machine(case) {
+            return Some(reason.to_owned());
+        }
         let streaming = case.scenario.clients.iter().any(|client| client.wal == WalMethod::Stream);
         match &self.kind {
             Kind::PgReceivewal { .. } if backs_up => Some("pg_receivewal takes no base backups".to_owned()),
@@ -156,6 +161,24 @@ impl Tool {
         }
         command.env("PGPASSWORD", PASSWORD).env("PGAPPNAME", &invocation.client.name).env("LC_ALL", "C");
         command
+    }
+}
+
+/// What cannot be done to the machine of a program.
+fn needs_a_machine(case: &Case) -> Option<&'static str> {
+    let does = |wanted: fn(&Action) -> bool| case.scenario.faults.iter().any(|fault| wanted(&fault.r#do));
+    let fills = does(|action| matches!(action, Action::FillDisk { .. }));
+    let read_only = case.scenario.clients.iter().any(|client| client.target == Target::ReadOnly);
+    if does(|action| matches!(action, Action::FailFsync { .. } | Action::ProtectDisk { .. })) {
+        Some("only the disk of the built-in client can fail like this")
+    } else if fills && does(|action| matches!(action, Action::KillClient { .. })) {
+        Some("a program with a disk of its own cannot be signalled")
+    } else if fills && !SmallDisk::is_possible() {
+        Some("a disk that can be full needs unshare, nsenter and user namespaces")
+    } else if read_only && rustix::process::geteuid().is_root() {
+        Some("root may write to every directory")
+    } else {
+        None
     }
 }
 

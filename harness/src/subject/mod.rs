@@ -3,11 +3,14 @@
 pub mod builtin;
 pub mod command;
 pub mod commands;
+pub(crate) mod machine;
 pub mod receivewal;
+pub(crate) mod small_disk;
 
 use std::fmt;
 
 use backstop_client::Weakness;
+use backstop_mock::fault::Signal;
 
 use crate::plan::SubjectSpec;
 use crate::scenario::Case;
@@ -41,19 +44,32 @@ impl Subject {
 
     /// Why this client cannot run this case, if it cannot.
     pub fn cannot_run(&self, case: &Case) -> Option<String> {
-        let scenario = &case.scenario;
-        if scenario.clients.iter().any(|client| client.starts.is_some()) {
-            return Some("every client starts at once so far".to_owned());
-        }
         match self {
             Self::Builtin(_) => None,
             Self::Command(_)
-                if scenario.clients.iter().any(|client| client.tool == crate::scenario::model::Tool::Commands) =>
+                if case.scenario.clients.iter().any(|client| client.tool == crate::scenario::model::Tool::Commands) =>
             {
                 Some("no other client can be told which commands to send".to_owned())
             }
             Self::Command(tool) => tool.cannot_run(case),
         }
+    }
+}
+
+/// The number of a signal on this machine.
+pub fn signal_number(signal: Signal) -> i32 {
+    signal_named(signal).as_raw()
+}
+
+/// The signal as the operating system has it.
+pub(crate) fn signal_named(signal: Signal) -> rustix::process::Signal {
+    match signal {
+        Signal::Hup => rustix::process::Signal::HUP,
+        Signal::Int => rustix::process::Signal::INT,
+        Signal::Term => rustix::process::Signal::TERM,
+        Signal::Kill => rustix::process::Signal::KILL,
+        Signal::Stop => rustix::process::Signal::STOP,
+        Signal::Cont => rustix::process::Signal::CONT,
     }
 }
 

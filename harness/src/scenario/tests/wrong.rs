@@ -386,7 +386,7 @@ must.outcome = "fails"
     4 │ must.outcome = "fails"
       ·                ───────
       ╰────
-     help: valid values: success, failure, timeout
+     help: valid values: success, failure, timeout, killed
     "#);
 }
 
