@@ -138,7 +138,11 @@ const WHOLE: &[Case] = &[
         &["full", "inc1", "inc2", "-N", "-o", "out", "-T", "{}/ts={}/new", "--copy-file-range"],
         Same,
     ),
-    sound("with links", &["full", "inc1", "inc2", "-N", "-o", "out", "-T", "{}/ts={}/new", "-k"], Same),
+    sound(
+        "inc-hardlink-mode-destroys-input: with links",
+        &["full", "inc1", "inc2", "-N", "-o", "out", "-T", "{}/ts={}/new", "-k"],
+        Same,
+    ),
     sound(
         "with links, then not",
         &["full", "inc1", "inc2", "-N", "-o", "out", "-T", "{}/ts={}/new", "--link", "--copy"],

@@ -284,7 +284,7 @@ const PLAIN: &[Case] = &[
         Same,
     ),
     case(
-        "empty directory missing",
+        "rst-missing-empty-dirs: empty directory missing",
         &["b"],
         |p| fs::remove_dir(p.path("pg_notify")).unwrap(),
         Stricter("not restorable: directory \"pg_notify\" is missing"),
@@ -292,20 +292,20 @@ const PLAIN: &[Case] = &[
     // WAL
     case("WAL directory missing", &["b"], |p| fs::remove_dir_all(p.path("pg_wal")).unwrap(), Same),
     case(
-        "WAL directory missing, WAL not wanted",
+        "man-wal-elsewhere-false-negative: WAL directory missing, WAL not wanted",
         &["-n", "b"],
         |p| fs::remove_dir_all(p.path("pg_wal")).unwrap(),
         Same,
     ),
     case(
-        "WAL elsewhere",
+        "man-wal-elsewhere-false-negative: WAL elsewhere",
         &["-w", "wal", "b"],
         |p| fs::rename(p.path("pg_wal"), p.backup.with_file_name("wal")).unwrap(),
         Same,
     ),
     case("WAL not elsewhere", &["--wal-directory=nowhere", "b"], |_| {}, Same),
     case("segment missing", &["b"], |p| fs::remove_file(p.segment()).unwrap(), Same),
-    case("segment cut", &["b"], |p| change(&p.segment(), |c| c.truncate(100)), Same),
+    case("rst-partial-wal-wrong-size: segment cut", &["b"], |p| change(&p.segment(), |c| c.truncate(100)), Same),
     case("segment of zeros", &["b"], |p| change(&p.segment(), |c| c.fill(0)), Same),
     case("segment of garbage", &["b"], |p| change(&p.segment(), |c| c.iter_mut().for_each(|b| *b = !*b)), Same),
     case("record changed", &["b"], |p| change(&p.segment(), |c| c[0x28 + 30] ^= 1), Same),
@@ -347,7 +347,7 @@ const PLAIN: &[Case] = &[
     case("backup that is a file", &["-m", "b/backup_manifest", "b/PG_VERSION"], |_| {}, Same),
     // The manifest, with the right checksum
     case(
-        "manifest changed",
+        "man-checksum-of-manifest: manifest changed",
         &["b"],
         |p| {
             change(&p.path("backup_manifest"), |c| {
@@ -357,7 +357,12 @@ const PLAIN: &[Case] = &[
         },
         Same,
     ),
-    case("manifest cut", &["b"], |p| change(&p.path("backup_manifest"), |c| c.truncate(c.len() / 2)), Same),
+    case(
+        "man-truncated: manifest cut",
+        &["b"],
+        |p| change(&p.path("backup_manifest"), |c| c.truncate(c.len() / 2)),
+        Same,
+    ),
     case(
         "manifest without its last line",
         &["b"],
@@ -410,7 +415,7 @@ const PLAIN: &[Case] = &[
     ),
     case("algorithm unknown in the manifest", &["b"], |p| p.entry("base/1/1255", |l| l.replace("CRC32C", "MD5")), Same),
     case(
-        "no checksum of one file",
+        "man-no-checksum-alg-none: no checksum of one file",
         &["b"],
         |p| {
             p.entry("base/1/1255", |l| {
@@ -435,7 +440,7 @@ const PLAIN: &[Case] = &[
         Same,
     ),
     case(
-        "path encoded in the manifest",
+        "man-encoded-path: path encoded in the manifest",
         &["b"],
         |p| {
             p.entry("base/1/1255", |l| {
@@ -481,7 +486,7 @@ const PLAIN: &[Case] = &[
         Stricter("not restorable: the manifest asks for no WAL"),
     ),
     case(
-        "nothing, and a manifest that says so",
+        "man-verify-cannot-trust-liar: nothing, and a manifest that says so",
         &["-n", "b"],
         |p| {
             let manifest = p.manifest();
@@ -532,18 +537,45 @@ const PLAIN: &[Case] = &[
         Stricter("could not parse backup manifest: could not parse start LSN"),
     ),
     case("plain, called plain", &["-Fp", "b"], |_| {}, Same),
+    case(
+        "man-no-checksum-alg-none: bytes changed that nothing tells of",
+        &["b"],
+        |p| {
+            p.entry("base/1/1255", |l| {
+                let at = l.find(", \"Checksum-Algorithm\"").unwrap();
+                let end = l.find(" }").unwrap();
+                format!("{}{}", &l[..at], &l[end..])
+            });
+            change(&p.path("base/1/1255"), |c| c[1000] ^= 1);
+        },
+        Same,
+    ),
+    case(
+        "man-wal-not-listed: what lies beside WAL",
+        &["b"],
+        |p| {
+            fs::write(p.path("pg_wal/archive_status/000000010000000000000001.done"), "").unwrap();
+            fs::write(p.path("pg_wal/00000002.history"), "x").unwrap();
+        },
+        Same,
+    ),
+    case("no backup", &["-n"], |_| {}, Same),
+    case("two backups", &["b", "c", "d"], |_| {}, Same),
+    case("unknown option", &["--nosuch", "b"], |_| {}, Same),
+    case("unknown short option", &["-y", "b"], |_| {}, Same),
+    case("option without its value", &["b", "-m"], |_| {}, Same),
 ];
 
 /// Of plain backups with manifests of version 2, which are compared with the control file.
 const PLAIN_17: &[Case] = &[
     case(
-        "manifest of another cluster",
+        "man-version-1-2-system-id: manifest of another cluster",
         &["b"],
         |p| p.reseal(|t| t.replace("\"System-Identifier\": ", "\"System-Identifier\": 1")),
         Same,
     ),
     case(
-        "manifest of no cluster",
+        "man-version-1-2-system-id: manifest of no cluster",
         &["b"],
         |p| {
             p.reseal(|t| {
@@ -583,6 +615,13 @@ const PLAIN_17: &[Case] = &[
     case("progress of nothing", &["-P", "-s", "b"], |_| {}, Same),
 ];
 
+/// Of a plain backup on timeline 2.
+const LATER: &[Case] = &[
+    case("later timeline: sound", &["b"], |_| {}, Same),
+    case("later timeline: segment missing", &["b"], |p| fs::remove_file(p.segment()).unwrap(), Same),
+    case("later timeline: segment of zeros", &["b"], |p| change(&p.segment(), |c| c.fill(0)), Same),
+];
+
 /// A server, its backups, and both tools.
 struct Setup {
     installation: Installation,
@@ -616,7 +655,22 @@ impl Setup {
         let oid = server.sql("select oid from pg_tablespace where spcname = 'ts'");
         server.stop();
         let ours = named("pg_verifybackup", scratch.path());
-        Some(Self { ours, installation, plain, tar, gzip, oid, scratch })
+        Some(Self { installation, ours, plain, tar, gzip, oid, scratch })
+    }
+
+    /// A backup of the server after its promotion.
+    fn on_a_later_timeline(&self) -> PathBuf {
+        let path = |name: &str| self.scratch.path().join(name);
+        fs::write(path("data/standby.signal"), "").unwrap();
+        self.installation.give(&path("data/standby.signal"));
+        let server = Postgres::start(&self.installation, &path("data"), &path("s"));
+        server.sql("select pg_promote()");
+        let mut command = self.installation.tool("pg_basebackup");
+        command.args(["-c", "fast", "-N", "-U", "postgres", "-p", &PORT.to_string(), "-h"]).arg(server.socket());
+        let mapping = format!("{}={}", path("ts").display(), path("mapped2").display());
+        succeed(command.arg("-D").arg(path("later")).args(["-T", &mapping]));
+        server.stop();
+        path("later")
     }
 
     /// Has a copy of `backup` spoilt, and both tools look at it: theirs, ours.
@@ -657,12 +711,16 @@ impl Setup {
     }
 }
 
-/// The errors, sorted, without what ours adds, and without what `pg_waldump` said before them.
+/// The errors, sorted, without what ours adds, and without what `pg_waldump` said before them. getopt says the program's path.
 fn errors(said: &Said) -> Vec<String> {
-    let own = |line: &&str| line.starts_with("pg_verifybackup: ") || line.ends_with("verified");
+    let named = |line: &'_ str| {
+        let path = line.strip_prefix('/').and_then(|line| line.split_once("/pg_verifybackup: "));
+        path.map_or_else(|| line.to_owned(), |(_, rest)| format!("pg_verifybackup: {rest}"))
+    };
+    let own = |line: &String| line.starts_with("pg_verifybackup: ") || line.ends_with("verified");
     let added =
-        |line: &&str| !line.contains("error: not restorable: ") && !line.starts_with("pg_verifybackup: detail: ");
-    let mut lines: Vec<String> = said.stderr.lines().filter(own).filter(added).map(str::to_owned).collect();
+        |line: &String| line.contains("error: not restorable: ") || line.starts_with("pg_verifybackup: detail: ");
+    let mut lines: Vec<String> = said.stderr.lines().map(named).filter(own).filter(|line| !added(line)).collect();
     lines.sort();
     lines
 }
@@ -677,8 +735,10 @@ fn plain_backups_of_18() {
     let Some(setup) = Setup::new(18) else { return };
     assert_agreement(&setup, &setup.plain, PLAIN);
     assert_agreement(&setup, &setup.plain, PLAIN_17);
+    assert_agreement(&setup, &setup.on_a_later_timeline(), LATER);
 }
 
+/// `man-verify-tar-format`.
 #[test]
 fn tar_backups_of_18() {
     let Some(setup) = Setup::new(18) else { return };
@@ -686,7 +746,7 @@ fn tar_backups_of_18() {
     assert_agreement(&setup, &setup.gzip, tars::GZIP_CASES);
 }
 
-/// Manifests are read before anything else, so that they need no backup.
+/// `man-bad-json-fuzz`. Manifests are read before anything else, so that they need no backup.
 #[test]
 fn broken_manifests() {
     let Some(installation) = Installation::find_release(18, "verification of broken manifests") else { return };
@@ -710,7 +770,8 @@ fn broken_manifests() {
 }
 
 /// What 15 says less clearly, or not at all.
-const OTHER_WORDS_IN_15: [&str; 3] = ["file that is a socket", "manifest cut", "manifest without its last line"];
+const OTHER_WORDS_IN_15: [&str; 3] =
+    ["file that is a socket", "man-truncated: manifest cut", "manifest without its last line"];
 
 #[test]
 fn plain_backups_of_15() {
