@@ -214,7 +214,7 @@ impl WalReceiver<'_> {
                 BackendMessage::CopyDone => {
                     self.close_segment(&mut stream, false)?;
                     wal_stream::send_copy_done(connection).await?;
-                    return match connection.receive().await? {
+                    return match wal_stream::after_copy_done(connection).await? {
                         BackendMessage::RowDescription(columns) => {
                             let (timeline, position) = (stream.timeline, stream.position);
                             let next = wal_stream::next_timeline(connection, timeline, position, columns.len());

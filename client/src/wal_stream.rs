@@ -154,11 +154,23 @@ pub(crate) fn terminated() -> ClientError {
     ClientError::Incomplete("replication stream was terminated before stop point".to_owned())
 }
 
-/// Reads the one or two CommandCompletes and the ReadyForQuery after a stream.
+/// The first message behind the server's CopyDone that says how it goes on. A status update that was on its way when the server
+/// ended its side is answered all the same.
+pub(crate) async fn after_copy_done(connection: &mut Connection) -> Result<BackendMessage, ClientError> {
+    loop {
+        match connection.receive().await? {
+            BackendMessage::CopyData(_) => {}
+            message => return Ok(message),
+        }
+    }
+}
+
+/// Reads the one or two CommandCompletes and the ReadyForQuery after a stream, behind what was still on its way.
 pub(crate) async fn finish_command(connection: &mut Connection) -> Result<(), ClientError> {
     let mut complete = 0;
     loop {
         match connection.receive().await? {
+            BackendMessage::CopyData(_) if complete == 0 => {}
             BackendMessage::CommandComplete(_) if complete < 2 => complete += 1,
             BackendMessage::ReadyForQuery(_) if complete > 0 => return Ok(()),
             other => return Err(connection.unexpected("the end of the stream", other.name())),

@@ -75,7 +75,7 @@ impl Receiver<'_> {
                 BackendMessage::CopyDone => {
                     self.leave()?;
                     wal_stream::send_copy_done(connection).await?;
-                    return match connection.receive().await.map_err(unexpected_end)? {
+                    return match wal_stream::after_copy_done(connection).await.map_err(unexpected_end)? {
                         BackendMessage::RowDescription(columns) => {
                             let columns = columns.len();
                             let next = wal_stream::next_timeline(connection, timeline, self.position, columns);
@@ -214,7 +214,7 @@ impl Receiver<'_> {
                 other => return Err(connection.unexpected("CopyDone", other.name()).into()),
             }
         }
-        match connection.receive().await.map_err(unexpected_end)? {
+        match wal_stream::after_copy_done(connection).await.map_err(unexpected_end)? {
             BackendMessage::RowDescription(columns) => {
                 let next = wal_stream::next_timeline(connection, timeline, self.position, columns.len());
                 next.await.map(drop).map_err(Trouble::from)
