@@ -46,12 +46,10 @@ impl Archive {
         for name in archive.names.clone() {
             let path = client.target.join(&name);
             if let Ok(segment) = name.parse::<ArchivedSegment>() {
-                if spoilt(&name) {
-                    continue;
-                }
                 match compare(cluster, segment, &path) {
                     Ok(end) if segment.partial => partial.push((segment, end)),
                     Ok(_) => archive.completes(cluster, segment),
+                    Err(_) if spoilt(&name) => {}
                     Err(problem) => archive.problems.push(format!("\"{name}\" {problem}")),
                 }
             } else if let Some(timeline) = history_of(&name) {

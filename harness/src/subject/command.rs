@@ -1,5 +1,6 @@
 //! A program: a scenario's client as a command line.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -133,6 +134,9 @@ impl Tool {
             }
             Kind::PgBasebackup { release, .. } if *release < server => {
                 Some(format!("pg_basebackup {release} refuses servers of version {server}"))
+            }
+            Kind::PgBasebackup { program, .. } if !unpacks(program, case) => {
+                Some("this pg_basebackup was built without the compression".to_owned())
             }
             Kind::PgBasebackup { program, .. } if case.scenario.server.tls && !speaks_tls(program) => {
                 Some("this pg_basebackup was built without TLS".to_owned())
@@ -290,6 +294,22 @@ fn packs(program: &Path, case: &Case) -> bool {
         command
             .output()
             .is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains("could not open directory"))
+    })
+}
+
+/// Whether a `pg_basebackup` knows every compression of `case` that it has to do or to undo itself. It looks at that before it
+/// looks for the server, of which there is none.
+fn unpacks(program: &Path, case: &Case) -> bool {
+    let clients = case.scenario.clients.iter().filter_map(|client| Some((client, client.compress.as_deref()?)));
+    let own = clients.filter_map(|(client, compress)| match compress.split_once('-')? {
+        ("server", _) if client.format == Format::Tar => None,
+        (_, algorithm) => algorithm.split(':').next(),
+    });
+    own.collect::<BTreeSet<_>>().into_iter().all(|algorithm| {
+        let mut command = std::process::Command::new(program);
+        command.args(["-D", "-", "-Ft", "-Xnone", "-d", "host=/nonexistent"]).arg(format!("--compress={algorithm}"));
+        let output = command.stdin(Stdio::null()).env("LC_ALL", "C").output();
+        output.is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains("does not support compression"))
     })
 }
 
