@@ -4,6 +4,8 @@
 //! [`Event::Progress`] and one [`Event::CaseFinished`], cases interleaved as jobs allow; at the end, also of a cancelled
 //! run, one [`Event::RunFinished`].
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub struct Finished {
     /// The line of the scenario file, from 1, that says what the first failed requirement asks for. Requirements of the
     /// built-in law stand in no file: they have the first line. Nothing for a pass.
     pub line: Option<usize>,
+    /// The lines of the scenario file that say what failed requirements ask for, by requirement; the law stands in no file.
+    pub lines: BTreeMap<String, usize>,
     /// What the clients printed, by client name. Empty for a pass.
     pub said: Vec<(String, String)>,
     /// Where the files of the case were kept, if they were.
@@ -109,10 +113,14 @@ pub enum Event {
 
 /// The part of a transcript around the first fault that fired, or its end if none did: at most `limit` events.
 pub fn around_the_fault(events: &[transcript::Event], limit: usize) -> &[transcript::Event] {
+    events.get(range_around_the_fault(events, limit)).unwrap_or_default()
+}
+
+/// Where in a transcript that part stands.
+pub fn range_around_the_fault(events: &[transcript::Event], limit: usize) -> Range<usize> {
     let fault = events.iter().position(is_fault).unwrap_or(events.len());
     let from = fault.saturating_sub(limit / 2).min(events.len().saturating_sub(limit));
-    let until = from.saturating_add(limit).min(events.len());
-    events.get(from..until).unwrap_or_default()
+    from..from.saturating_add(limit).min(events.len())
 }
 
 /// Whether this is a fault that fired.

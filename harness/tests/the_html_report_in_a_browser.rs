@@ -53,7 +53,8 @@ fn a_browser_draws_the_matrix_and_the_details_of_a_failure() {
     let (_, id) = matrix.split_once(r#"<td class="case">"#).expect("a row");
     let id = id.split('<').next().expect("an id").replace('/', "%2F");
     let details = drawn(&browser, scratch.path(), &format!("{address}#{id}%20builtin"));
-    assert!(details.contains("expect.backup.must.outcome</p>"), "{details}");
+    let place = format!(r#"expect.backup.must.outcome<span class="place">{}:9</span></p>"#, scenario.display());
+    assert!(details.contains(&place), "{details}");
     assert!(details.contains(r#"class="message fault chosen""#), "{details}");
     assert!(details.contains("fault notice"), "{details}");
 }

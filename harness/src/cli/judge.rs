@@ -1,5 +1,6 @@
 //! `backstop judge`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -122,6 +123,7 @@ fn record(path: &Path, start: bool) -> Result<Finished, Failure> {
         seed,
         transcript: Vec::new(),
         line,
+        lines: BTreeMap::new(),
         said: if verdict == Verdict::Pass { Vec::new() } else { said.collect() },
         kept: path.parent().map(Path::to_path_buf),
     })
@@ -148,6 +150,7 @@ fn backup(path: &Path, start: bool) -> Finished {
         seed: 0,
         transcript: Vec::new(),
         line: None,
+        lines: BTreeMap::new(),
         said: Vec::new(),
         kept: None,
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use backstop_mock::transcript::Direction;
 use serde::Serialize;
 
-use super::{Report, again};
+use super::{Report, again, place};
 use crate::event::{CaseRef, Event, Finished, is_fault};
 use crate::verdict::{Check, Level, Summary, Verdict};
 
@@ -75,6 +75,8 @@ struct Requirement {
     actual: String,
     ok: bool,
     law: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
 }
 
 /// A line of the transcript.
@@ -91,9 +93,10 @@ struct Message {
     bytes: u64,
 }
 
-impl From<&Check> for Requirement {
-    fn from(check: &Check) -> Self {
+impl Requirement {
+    fn of(finished: &Finished, check: &Check) -> Self {
         Self {
+            place: place(finished, check),
             check: check.check.clone(),
             expected: check.expected.clone(),
             actual: check.actual.clone(),
@@ -125,7 +128,7 @@ impl From<&Finished> for Details {
             seconds: finished.elapsed.as_secs_f64(),
             again: again(&finished.case, finished.seed),
             kept: finished.kept.as_ref().map(|kept| kept.display().to_string()),
-            checks: finished.checks.iter().map(Requirement::from).collect(),
+            checks: finished.checks.iter().map(|check| Requirement::of(finished, check)).collect(),
             said: finished.said.clone(),
             sessions: sessions.into_iter().collect(),
             messages: messages.collect(),

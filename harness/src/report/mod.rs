@@ -10,6 +10,7 @@ mod terminal;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -19,10 +20,12 @@ pub use self::json::Json;
 pub use self::junit::Junit;
 pub use self::tap::Tap;
 pub use self::terminal::Terminal;
-use crate::event::{CaseRef, Event, Finished, around_the_fault};
+use crate::event::{CaseRef, Event, Finished, range_around_the_fault};
+use crate::verdict::Check;
 
-/// How many lines of a transcript a text shows.
-const SHOWN_TRANSCRIPT: usize = 24;
+/// How many lines of a transcript a text shows: around the fault, and at the end.
+const SHOWN_AROUND: usize = 20;
+const SHOWN_END: usize = 6;
 
 /// A reader of the events of one run.
 pub trait Report {
@@ -130,15 +133,34 @@ impl ReportSpec {
     }
 }
 
-/// The lines of a transcript around the fault, few enough to be read in a text.
+/// The lines of a transcript around the fault and at the end, few enough to be read in a text.
 fn shown(finished: &Finished) -> Vec<String> {
-    around_the_fault(&finished.transcript, SHOWN_TRANSCRIPT).iter().map(ToString::to_string).collect()
+    let events = finished.transcript.as_slice();
+    let around = range_around_the_fault(events, SHOWN_AROUND);
+    let end = events.len().saturating_sub(SHOWN_END).max(around.end);
+    let left_out = |count: usize| (count > 0).then(|| format!("          … {count} more …"));
+    let lines = |range: Range<usize>| events.get(range).unwrap_or_default().iter().map(ToString::to_string);
+    left_out(around.start)
+        .into_iter()
+        .chain(lines(around.clone()))
+        .chain(left_out(end - around.end))
+        .chain(lines(end..events.len()))
+        .collect()
+}
+
+/// Where the scenario file asks for what a check is about: `scenarios/x.toml:9`. Nothing for the law.
+fn place(finished: &Finished, check: &Check) -> Option<String> {
+    finished.lines.get(&check.check).map(|line| format!("{}:{line}", finished.case.path.display()))
 }
 
 /// The requirements that do not hold, a line each.
 fn failures(finished: &Finished) -> Vec<String> {
     let failed = finished.checks.iter().filter(|check| !check.ok);
-    failed.map(|check| format!("{}: expected {}, was {}", check.check, check.expected, check.actual)).collect()
+    let told = |check: &Check| {
+        let place = place(finished, check).map(|place| format!(" ({place})")).unwrap_or_default();
+        format!("{}{place}: expected {}, was {}", check.check, check.expected, check.actual)
+    };
+    failed.map(told).collect()
 }
 
 /// The command that runs one case again, for a shell.

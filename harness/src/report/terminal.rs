@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Report, again, shown};
+use super::{Report, again, place, shown};
 use crate::event::{Event, Finished};
 use crate::oracle::postgres::NOT_ASKED;
 use crate::verdict::{Level, Summary, Verdict};
@@ -91,7 +91,8 @@ impl<W: Write> Terminal<W> {
     fn details(&mut self, finished: &Finished, style: Style) -> io::Result<()> {
         for check in finished.checks.iter().filter(|check| !check.ok) {
             let level = if check.level == Level::Law { "law: " } else { "" };
-            writeln!(self.out, "         {style}{level}{}{style:#}", check.check)?;
+            let place = place(finished, check).map(|place| format!(" {DIM}{place}{DIM:#}")).unwrap_or_default();
+            writeln!(self.out, "         {style}{level}{}{style:#}{place}", check.check)?;
             writeln!(self.out, "           expected {}", indented(&check.expected))?;
             writeln!(self.out, "           seen     {}", indented(&check.actual))?;
         }

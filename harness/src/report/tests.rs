@@ -1,5 +1,6 @@
 //! Every report of the same run.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backstop_mock::transcript::{self, Direction};
@@ -28,6 +29,7 @@ fn finished(case: CaseRef, verdict: Verdict, checks: Vec<Check>) -> Finished {
         seed: 7,
         transcript: Vec::new(),
         line: None,
+        lines: BTreeMap::new(),
         said: Vec::new(),
         kept: None,
     }
@@ -48,6 +50,7 @@ fn events() -> Vec<Event> {
             said(12_000, Direction::Received, "Query", "</script><!-- x"),
         ],
         line: Some(9),
+        lines: [("expect.backup.must.outcome".to_owned(), 9)].into(),
         said: vec![("backup".to_owned(), "backup \u{1b}[31mcompleted\u{1b}[0m\n<ok> & done\n".to_owned())],
         kept: Some("/tmp/kept/tar-empty".into()),
         ..finished(
@@ -114,7 +117,7 @@ fn the_terminal_shows_what_is_wrong_and_how_to_run_it_again() {
     insta::assert_snapshot!(plain(&events()), @r#"
     5 cases, builtin, exec=tool -D {dir} against mock
      CORRUPT   0.012s tar/tar-empty-archive[server.version=18] (exec=tool -D {dir})
-             expect.backup.must.outcome
+             expect.backup.must.outcome scenarios/x.toml:9
                expected failure
                seen     success
              law: complete
@@ -332,7 +335,7 @@ fn junit_has_a_suite_for_each_client() {
                 <skipped message="known fail: it trusts headers (#7)" type="fail"/>
             </testcase>
             <testcase name="tar/tar-empty-archive[server.version=18]" classname="tar" time="0.012">
-                <failure message="expect.backup.must.outcome: expected failure, was success" type="silent_corruption">expect.backup.must.outcome: expected failure, was success
+                <failure message="expect.backup.must.outcome (scenarios/x.toml:9): expected failure, was success" type="silent_corruption">expect.backup.must.outcome (scenarios/x.toml:9): expected failure, was success
     complete: expected every member of the manifest, was base/5/1259 is missing
 
     backup said:
@@ -365,7 +368,7 @@ fn tap_tells_people_and_programs() {
       verdict: silent_corruption
       at: "scenarios/x.toml:9"
       failed:
-        - "expect.backup.must.outcome: expected failure, was success"
+        - "expect.backup.must.outcome (scenarios/x.toml:9): expected failure, was success"
         - "complete: expected every member of the manifest, was base/5/1259 is missing"
       said:
         - "backup: backup \u001b[31mcompleted\u001b[0m"
@@ -397,7 +400,7 @@ fn annotations_point_at_the_line_of_the_scenario() {
     let mut out = Vec::new();
     feed(Github::new(&mut out), &events());
     insta::assert_snapshot!(utf8(out), @r#"
-    ::error file=scenarios/x.toml,line=9,title=tar/tar-empty-archive[server.version=18] (exec=tool -D {dir})%3A silent corruption::expect.backup.must.outcome: expected failure, was success%0Acomplete: expected every member of the manifest, was base/5/1259 is missing%0Aagain: backstop run 'tar/tar-empty-archive[server.version=18]' --client 'exec=tool -D {dir}' --seed 7
+    ::error file=scenarios/x.toml,line=9,title=tar/tar-empty-archive[server.version=18] (exec=tool -D {dir})%3A silent corruption::expect.backup.must.outcome (scenarios/x.toml:9): expected failure, was success%0Acomplete: expected every member of the manifest, was base/5/1259 is missing%0Aagain: backstop run 'tar/tar-empty-archive[server.version=18]' --client 'exec=tool -D {dir}' --seed 7
     ::warning file=scenarios/x.toml,line=1,title=sound/plain (exec=tool -D {dir})%3A weak::expect.backup.should.within: expected at most 10s, was 12s%0Aagain: backstop run sound/plain --client 'exec=tool -D {dir}' --seed 7
     "#);
 }
@@ -442,4 +445,17 @@ fn the_command_is_one_that_a_shell_reads_back() {
         again(&case, 7),
         r"backstop run 'crash/everywhere[server.version=15][137]' --client 'exec=it'\''s {dir}' --seed 7"
     );
+}
+
+#[test]
+fn a_long_transcript_is_shown_around_the_fault_and_at_its_end() {
+    let mut transcript: Vec<_> = (0..200).map(|at| said(at * 1000, Direction::Sent, "CopyData", "d")).collect();
+    transcript[50] = said(50_000, Direction::Note, "fault", "truncate");
+    let finished = Finished { transcript, ..finished(case("x", "builtin"), Verdict::Fail, Vec::new()) };
+    let lines = shown(&finished);
+    assert_eq!(lines.len(), 1 + SHOWN_AROUND + 1 + SHOWN_END);
+    assert_eq!(lines[0].trim(), "… 40 more …");
+    assert!(lines[11].ends_with("! fault truncate"), "{lines:?}");
+    assert_eq!(lines[21].trim(), "… 134 more …");
+    assert!(lines[27].contains("0.199"), "{lines:?}");
 }

@@ -12,6 +12,7 @@ mod queue;
 mod scratch;
 mod sweep;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -300,6 +301,7 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     let said = record.clients.iter().map(|client| (client.name.clone(), client.said.clone()));
     let failed = checks.iter().find(|check| !check.ok);
     let line = failed.map(|check| locate::line_of(&job.case.path, &check.check));
+    let lines = lines(&job.case, &checks);
     let finished = Finished {
         case: case_ref,
         verdict,
@@ -309,6 +311,7 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
         seed,
         transcript: if passed { Vec::new() } else { around_the_fault(&record.transcript, KEPT_TRANSCRIPT).to_vec() },
         line,
+        lines,
         said: if passed { Vec::new() } else { said.collect() },
         kept: directory.kept(),
     };
@@ -339,6 +342,12 @@ fn compare(shared: &Shared, job: &Job, verdict: Verdict, record: &Record) -> Res
     }
 }
 
+/// Where the scenario file says what failed.
+fn lines(case: &Case, checks: &[Check]) -> BTreeMap<String, usize> {
+    let failed = checks.iter().filter(|check| !check.ok && check.check.starts_with("expect."));
+    failed.map(|check| (check.check.clone(), locate::line_of(&case.path, &check.check))).collect()
+}
+
 /// A sweep that would try nothing fails: it must not pass for one that tried everything.
 fn nothing_to_sweep(shared: &Shared, job: &Job, check: Check, record: &Record, seed: u64, elapsed: Duration) {
     let verdict = Verdict::Fail;
@@ -350,6 +359,7 @@ fn nothing_to_sweep(shared: &Shared, job: &Job, check: Check, record: &Record, s
         verdict,
         known: None,
         line: Some(locate::line_of(&job.case.path, &check.check)),
+        lines: BTreeMap::new(),
         checks: vec![check],
         elapsed,
         seed,

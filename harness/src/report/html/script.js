@@ -58,10 +58,16 @@ function drawCounts() {
   }));
 }
 
+/** A client's name in a narrow column: the path of a program without its directories, unless that would not tell clients apart. */
+function shortened(client) {
+  const short = (name) => name.replace(/^(\w+)=\S*\/(\S+)$/, (all, tool, file) => (tool === file ? tool : `${tool}=${file}`));
+  return run.clients.filter((other) => short(other) === short(client)).length === 1 ? short(client) : client;
+}
+
 function drawMatrix() {
   const text = shown.text.toLowerCase();
   const head = element("tr", {}, element("th", { scope: "col" }, "case"),
-    ...run.clients.map((client) => element("th", { scope: "col" }, client)));
+    ...run.clients.map((client) => element("th", { scope: "col", className: "client", title: client }, shortened(client))));
   const body = element("tbody");
   let last = null;
   for (const [id, cells] of rows(run.cases)) {
@@ -129,7 +135,8 @@ function describe(entry) {
   if (entry.known) parts.push(element("h3", {}, "known"), element("p", {}, entry.known));
   parts.push(element("h3", {}, "required and seen"));
   for (const check of details.checks.filter((check) => !check.ok)) {
-    parts.push(element("p", { className: "check mono" }, check.law ? `law: ${check.check}` : check.check),
+    const place = check.place ? [element("span", { className: "place" }, check.place)] : [];
+    parts.push(element("p", { className: "check mono" }, check.law ? `law: ${check.check}` : check.check, ...place),
       element("dl", {}, element("dt", {}, "expected"), element("dd", {}, check.expected),
         element("dt", {}, "seen"), element("dd", {}, check.actual)));
   }
@@ -164,6 +171,9 @@ function walPositions(messages) {
     return at;
   });
 }
+
+/** A position as PostgreSQL prints it. */
+const lsn = (bytes) => `${Math.floor(bytes / 2 ** 32).toString(16)}/${(bytes % 2 ** 32).toString(16)}`.toUpperCase();
 
 function timeline(details) {
   const step = 14, left = 4, laneHeight = 34, top = 58;
@@ -207,7 +217,8 @@ function timeline(details) {
     const { at, session, kind, name, detail, count, bytes } = details.messages[index];
     const who = { sent: "server → client", received: "client → server", fault: "fault", note: "server" }[kind];
     const amount = bytes ? `\n${count} message${count === 1 ? "" : "s"}, ${bytes} bytes` : "";
-    panel.textContent = `${(at / 1e6).toFixed(3)} s  #${session}  ${who}\n${name} ${detail}${amount}`;
+    const wal = positions[index] === null ? "" : `  WAL at ${lsn(positions[index])}`;
+    panel.textContent = `${(at / 1e6).toFixed(3)} s  #${session}  ${who}${wal}\n${name} ${detail}${amount}`;
   };
   const frame = element("div", { className: "timeline", tabIndex: 0 }, names, svg);
   frame.onkeydown = (event) => {
