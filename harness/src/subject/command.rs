@@ -69,7 +69,7 @@ impl Tool {
             SubjectSpec::PgBasebackup(path) => {
                 let program = path.clone().unwrap_or_else(|| "pg_basebackup".into());
                 let release = release_of(&program)?;
-                Kind::PgBasebackup { program, release }
+                Kind::PgBasebackup { program: absolute(program), release }
             }
             SubjectSpec::Exec(template) => {
                 let words: Vec<_> = template.split_whitespace().map(str::to_owned).collect();
@@ -82,7 +82,7 @@ impl Tool {
             SubjectSpec::PgReceivewal(path) => {
                 let program = path.clone().unwrap_or_else(|| "pg_receivewal".into());
                 let release = release_of(&program)?;
-                Kind::PgReceivewal { program, release }
+                Kind::PgReceivewal { program: absolute(program), release }
             }
             SubjectSpec::Builtin => return Err("the built-in client is no program".to_owned()),
         };
@@ -150,7 +150,7 @@ impl Tool {
         let mut command = match &self.kind {
             Kind::PgBasebackup { program, .. } => pg_basebackup(program, invocation),
             Kind::PgReceivewal { program, .. } => {
-                let mut command = Command::new(program);
+                let mut command = at_home(program, invocation);
                 receivewal::arguments(&mut command, invocation);
                 command
             }
@@ -189,7 +189,7 @@ fn needs_a_machine(case: &Case) -> Option<&'static str> {
 fn pg_basebackup(program: &Path, invocation: &Invocation<'_>) -> Command {
     let Invocation { case, client, address, target, manifest, tablespace, .. } = invocation;
     let version = case.scenario.server.version;
-    let mut command = Command::new(program);
+    let mut command = at_home(program, invocation);
     command.arg("-h").arg(address.ip().to_string()).arg("-p").arg(address.port().to_string());
     command.args(["-U", USER, "-w", "--no-sync", "-D"]).arg(target);
     command.arg(match client.format {
@@ -261,6 +261,24 @@ fn exec(words: &[String], invocation: &Invocation<'_>) -> Command {
         .map(|word| values.iter().fold(word.clone(), |word, (placeholder, value)| word.replace(placeholder, value)));
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words);
+    command
+}
+
+/// The program's place from wherever it is started. A name alone is looked up in PATH.
+fn absolute(program: PathBuf) -> PathBuf {
+    if program.components().count() < 2 {
+        return program;
+    }
+    std::path::absolute(&program).unwrap_or(program)
+}
+
+/// The program, in the directory in which its target is made: what it writes beside that, to a place that is no absolute path here, is
+/// noticed.
+fn at_home(program: &Path, invocation: &Invocation<'_>) -> Command {
+    let mut command = Command::new(program);
+    if let Some(home) = invocation.target.parent() {
+        command.current_dir(home);
+    }
     command
 }
 
