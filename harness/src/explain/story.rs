@@ -39,16 +39,20 @@ pub fn story(case: &Case) -> String {
         text.item("faults", "none: everybody does as they should");
     }
     for (name, expectation) in &scenario.expect.clients {
-        claims(&expectation.must).iter().for_each(|claim| text.item("must", &format!("{name} {claim}")));
-        claims(&expectation.should).iter().for_each(|claim| text.item("should", &format!("{name} {claim}")));
+        for claim in claims(&expectation.must) {
+            text.item("must", &format!("{name} {claim}"));
+        }
+        for claim in claims(&expectation.should) {
+            text.item("should", &format!("{name} {claim}"));
+        }
     }
     if let Some(server) = &scenario.expect.server {
-        on_server(&server.must)
-            .iter()
-            .for_each(|claim| text.item("must", &format!("in the end the server has {claim}")));
-        on_server(&server.should)
-            .iter()
-            .for_each(|claim| text.item("should", &format!("in the end the server has {claim}")));
+        for claim in on_server(&server.must) {
+            text.item("must", &format!("in the end the server has {claim}"));
+        }
+        for claim in on_server(&server.should) {
+            text.item("should", &format!("in the end the server has {claim}"));
+        }
     }
     text.item("law", "success means a complete backup, byte for byte the server's; failure leaves nothing that passes for one; nothing \
                       changes outside the target; every fault fires");
@@ -58,7 +62,9 @@ pub fn story(case: &Case) -> String {
             "what {} and the server say when nothing goes wrong (< client, > server, ! fault)",
             client.name
         ));
-        timeline::of(case, client).iter().for_each(|row| text.row(row));
+        for row in timeline::of(case, client) {
+            text.row(&row);
+        }
     }
     text.0
 }
