@@ -15,7 +15,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::auth::{AuthError, Channel, Exchange, Step};
-use crate::connector::{BoxStream, Connector, Purpose};
+use crate::connector::{BoxStream, Connector, Purpose, SessionKey};
 use crate::error::{ClientError, shown};
 use crate::login::{Login, Replication};
 use crate::mutation::{Mutation, Weakness};
@@ -50,7 +50,7 @@ pub(crate) struct Connection {
     observer: Arc<dyn Observer>,
     parameters: BTreeMap<String, String>,
     notices: usize,
-    pid: i32,
+    key: SessionKey,
     server: String,
     version: ServerVersion,
     /// What errors begin with.
@@ -89,7 +89,7 @@ impl Connection {
             observer,
             parameters: BTreeMap::new(),
             notices: 0,
-            pid: 0,
+            key: SessionKey::default(),
             server,
             version: ServerVersion::NEWEST,
             doing,
@@ -161,7 +161,9 @@ impl Connection {
                     }
                     negotiated = true;
                 }
-                BackendMessage::BackendKeyData { pid, .. } if authenticated => self.pid = pid,
+                BackendMessage::BackendKeyData { pid, key } if authenticated => {
+                    self.key = SessionKey { pid, secret: key };
+                }
                 BackendMessage::ReadyForQuery(_) if authenticated => return Ok(()),
                 other => return Err(self.unexpected("the start-up of a session", other.name())),
             }
@@ -191,7 +193,12 @@ impl Connection {
 
     /// The process id of the session's backend, 0 if the server told none.
     pub(crate) fn pid(&self) -> i32 {
-        self.pid
+        self.key.pid
+    }
+
+    /// What cancels what the session's server is doing.
+    pub(crate) fn key(&self) -> &SessionKey {
+        &self.key
     }
 
     /// Sets what errors begin with from now on.

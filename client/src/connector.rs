@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -43,6 +44,15 @@ pub struct Place {
     pub address: Option<IpAddr>,
 }
 
+/// What a session's server must be told to cancel what it is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionKey {
+    /// The process id of its backend; 0 if the server told none.
+    pub pid: i32,
+    /// The secret that goes with it.
+    pub secret: Bytes,
+}
+
 /// Opens connections to one server, which may be at several places.
 pub trait Connector: Send + Sync {
     /// The hosts where it may be, in the order to try.
@@ -59,8 +69,13 @@ pub trait Connector: Send + Sync {
     fn connect(&self, place: &Place, purpose: Purpose) -> Connecting<'_>;
 
     /// Learns that a session for `purpose` began at `place`.
-    fn connected(&self, place: &Place, purpose: Purpose) {
-        let _ = (place, purpose);
+    fn connected(&self, place: &Place, purpose: Purpose, key: &SessionKey) {
+        let _ = (place, purpose, key);
+    }
+
+    /// The session of the backup, once it began: where it is, and its key.
+    fn session(&self) -> Option<(Place, SessionKey)> {
+        None
     }
 
     /// The place in libpq's words: `server at "localhost" (127.0.0.1), port 5432`.
@@ -169,8 +184,8 @@ pub struct NetConnector {
     keepalive: Keepalive,
     /// The name of the user whom the server on a Unix socket must run as.
     peer: Option<String>,
-    /// Where the backup's session began.
-    chosen: Mutex<Option<Place>>,
+    /// Where the backup's session began, and its key.
+    chosen: Mutex<Option<(Place, SessionKey)>>,
 }
 
 impl NetConnector {
@@ -202,7 +217,7 @@ impl NetConnector {
     }
 
     fn chosen(&self) -> Option<Place> {
-        *self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.session().map(|(place, _)| place)
     }
 
     async fn look_up(&self, host: usize) -> io::Result<Vec<Place>> {
@@ -282,10 +297,14 @@ impl Connector for NetConnector {
         Box::pin(self.open(*place))
     }
 
-    fn connected(&self, place: &Place, purpose: Purpose) {
+    fn connected(&self, place: &Place, purpose: Purpose, key: &SessionKey) {
         if purpose == Purpose::Backup {
-            *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(*place);
+            *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some((*place, key.clone()));
         }
+    }
+
+    fn session(&self) -> Option<(Place, SessionKey)> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn describe(&self, place: &Place) -> String {
@@ -365,9 +384,9 @@ mod tests {
     fn wal_comes_from_where_the_backup_comes_from() {
         let connector = NetConnector::new([Address::new("a", 1), Address::new("b", 2)]);
         let place = Place { host: 1, address: "10.0.0.2".parse().ok() };
-        connector.connected(&place, Purpose::Wal);
+        connector.connected(&place, Purpose::Wal, &SessionKey::default());
         assert_eq!(connector.hosts(), [0, 1]);
-        connector.connected(&place, Purpose::Backup);
+        connector.connected(&place, Purpose::Backup, &SessionKey::default());
         assert_eq!(connector.hosts(), [1]);
     }
 }

@@ -61,7 +61,9 @@ pub use backstop_protocol::base_backup::options::{Compression, CompressionAlgori
 pub use backup::{BackupSummary, base_backup};
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use compression::ArchiveCompression;
-pub use connector::{Address, BoxStream, Connecting, Connector, Host, NetConnector, Place, Purpose, Resolving, Stream};
+pub use connector::{
+    Address, BoxStream, Connecting, Connector, Host, NetConnector, Place, Purpose, Resolving, SessionKey, Stream,
+};
 pub use disk::{Disk, RealDisk};
 pub use error::ClientError;
 pub use login::{ChannelBinding, Login, Methods, Replication, SessionKind};
@@ -70,3 +72,4 @@ pub use observer::{Observer, Phase, Progress, Silent};
 pub use options::{
     BackupOptions, Deadlines, RecoveryConfiguration, SlotOption, SyncMethod, Target, UnmappedTablespace, WalMethod,
 };
+pub use start_up::cancel_backup;

@@ -20,6 +20,45 @@ use crate::tls::{self, Mode};
 /// SSLRequest: its length and its code.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
+/// The code of CancelRequest.
+const CANCEL_REQUEST: [u8; 4] = [0x04, 0xd2, 0x16, 0x2e];
+
+/// Asks the server of the backup that `connector` began to cancel it, on a connection of its own that is encrypted as the other was
+/// to be. False if no session began. The server says nothing to that: it closes the connection when the signal is on its way.
+///
+/// # Errors
+/// Without such a connection.
+pub async fn cancel_backup(connector: &dyn Connector, login: &Login) -> Result<bool, ClientError> {
+    let Some((place, key)) = connector.session().filter(|(_, key)| key.pid != 0) else { return Ok(false) };
+    let opening = Opening {
+        connector,
+        purpose: Purpose::Backup,
+        login,
+        weakness: Weakness::NONE,
+        observer: Arc::new(crate::observer::Silent),
+    };
+    let server = connector.describe(&place);
+    let broken = |error| failed(&server, error);
+    let mut stream = connector.connect(&place, Purpose::Backup).await.map_err(broken)?;
+    let mode = login.encryption.mode;
+    if let Some(name) = connector.name(place.host)
+        && mode > Mode::Allow
+    {
+        let negotiated = opening.negotiate(stream, &server, mode > Mode::Prefer, &name, &mut false).await;
+        (stream, _) = negotiated.map_err(|error| match error {
+            Failed::Way(error) | Failed::Place(error) | Failed::Login(error) => error,
+        })?;
+    }
+    let length = u32::try_from(12 + key.secret.len()).unwrap_or(u32::MAX);
+    let parts = [&length.to_be_bytes()[..], &CANCEL_REQUEST, &key.pid.to_be_bytes(), &key.secret];
+    let request = parts.concat();
+    stream.write_all(&request).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
+    // Nothing comes but the end, in whatever form.
+    let _ = stream.read_u8().await;
+    Ok(true)
+}
+
 /// A way to speak with a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -80,7 +119,7 @@ impl Opening<'_> {
                 for place in places {
                     match self.at(&place, *kind, &mut failures).await {
                         Ok(Some(connection)) => {
-                            self.connector.connected(&place, self.purpose);
+                            self.connector.connected(&place, self.purpose, connection.key());
                             return Ok(connection);
                         }
                         Ok(None) => {}

@@ -1,7 +1,5 @@
 //! A script of a day's work with PostgreSQL's four tools runs unchanged where their names are ours, and says the same.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::path::Path;

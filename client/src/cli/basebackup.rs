@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,6 +20,7 @@ use crate::clock::SystemClock;
 use crate::connector::NetConnector;
 use crate::error::ClientError;
 use crate::options::{BackupOptions, RecoveryConfiguration, Target, UnmappedTablespace, WalMethod};
+use crate::start_up::cancel_backup;
 
 /// Takes a base backup.
 pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode {
@@ -77,6 +79,9 @@ fn report(program: &str, arguments: &Arguments, options: &BackupOptions) -> Repo
     }
 }
 
+/// The longest that telling the server to stop may take.
+const CANCELLATION: Duration = Duration::from_secs(3);
+
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -100,9 +105,16 @@ async fn attempt(options: BackupOptions, connector: Arc<NetConnector>, report: A
             _ = hangup.recv() => "hangup",
         }
     };
+    let login = options.login.clone();
+    let backup = base_backup(Arc::clone(&connector) as _, options, report);
+    tokio::pin!(backup);
     tokio::select! {
-        result = base_backup(connector, options, report) => result.map(|_| ()).map_err(Failure::Backup),
-        name = stopped => Err(Failure::Signal(name)),
+        result = &mut backup => result.map(|_| ()).map_err(Failure::Backup),
+        name = stopped => {
+            // A server that makes its checkpoint, or waits for its archiver, would not notice for long that nobody is there.
+            let _ = tokio::time::timeout(CANCELLATION, cancel_backup(&*connector, &login)).await;
+            Err(Failure::Signal(name))
+        }
     }
 }
 
