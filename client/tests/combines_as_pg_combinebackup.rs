@@ -739,4 +739,36 @@ fn the_same_comes_out() {
     setup.server.stop();
     let restored = Postgres::start(&setup.installation, &place.path("out"), &setup.scratch.path().join("r"));
     assert_eq!(restored.sql(CONTENT), expected);
+    drop(restored);
+    fs::remove_dir_all(place.path("out")).unwrap();
+    fs::remove_dir_all(place.path("new")).unwrap();
+    over_two_timelines(&setup);
+}
+
+/// The server is promoted, and the next backup builds on one of the timeline before.
+fn over_two_timelines(setup: &Setup) {
+    let path = |name: &str| setup.scratch.path().join(name);
+    fs::write(path("data/standby.signal"), "").unwrap();
+    setup.installation.give(&path("data/standby.signal"));
+    let server = Postgres::start(&setup.installation, &path("data"), &path("s"));
+    server.sql("select pg_promote()");
+    server.sql("update t set p = 'promoted' where i % 900 = 0");
+    let mut command = setup.installation.tool("pg_basebackup");
+    command.args(["-c", "fast", "-N", "-U", "postgres", "-p", &PORT.to_string(), "-h"]).arg(server.socket());
+    command.arg("-D").arg(path("inc3")).arg("-i").arg(path("inc2/backup_manifest")).arg("-T");
+    succeed(command.arg(format!("{}={}", path("origin").display(), path("ts_inc3").display())));
+    let expected = server.sql(CONTENT);
+    server.stop();
+    let last = path("inc3").display().to_string();
+    let mapping = format!("{}={{}}/new", path("ts_inc3").display());
+    let arguments = ["full", "inc1", "inc2", &last, "-N", "-o", "out", "-T", &mapping];
+    let (theirs, their_tree) = setup.run(&setup.installation.path("pg_combinebackup"), &setup.sound, &arguments);
+    for name in ["out", "new"] {
+        fs::remove_dir_all(setup.sound.path(name)).unwrap();
+    }
+    let (ours, our_tree) = setup.run(&setup.ours, &setup.sound, &arguments);
+    assert_eq!((theirs.status, messages(&theirs)), (ours.status, messages(&ours)));
+    assert_eq!((ours.status, differences(&their_tree, &our_tree)), (Some(0), vec![]));
+    let restored = Postgres::start(&setup.installation, &setup.sound.path("out"), &path("r2"));
+    assert_eq!(restored.sql(CONTENT), expected);
 }
