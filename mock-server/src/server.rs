@@ -35,6 +35,7 @@ use crate::tls::Tls;
 use crate::transcript::{Direction, Event, Recorder, Said};
 use crate::transport::{MemoryStream, Stream};
 
+pub use crate::cluster::Found;
 pub use counts::{Carried, SessionCounts};
 pub use orders::ClientOrder;
 pub(crate) use postmaster::Life;
@@ -107,17 +108,6 @@ pub struct BackupRecord {
     pub client_terminated: bool,
     /// The files, by their paths in the manifest, that the backup found otherwise than the cluster had them at first.
     pub found: BTreeMap<Vec<u8>, Found>,
-}
-
-/// What a backup found of a file that was removed or shrank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing.
-    Nothing,
-    /// So many bytes.
-    Beginning(u64),
-    /// From here on it sent zeros.
-    ZerosFrom(u64),
 }
 
 impl Server {
@@ -615,6 +605,21 @@ impl Shared {
                 }
             }
             action if action.client_machine().is_some() => drop(self.order_client(action, None)),
+            Action::GrowFile { path, to } => {
+                if let Err(error) = self.cluster.grow_file(path, to.0) {
+                    failed(&error);
+                }
+            }
+            Action::ChangeFile { path } => {
+                if let Err(error) = self.cluster.rewrite_file(path) {
+                    failed(&error);
+                }
+            }
+            Action::AddFile { path, content } => {
+                if let Err(error) = self.cluster.add_file(path, content.as_bytes()) {
+                    failed(&error);
+                }
+            }
             Action::AbortBackup {} => {
                 let held = std::mem::take(&mut self.book().held_backups);
                 drop(held);

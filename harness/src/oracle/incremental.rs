@@ -95,7 +95,7 @@ mod tests {
         let file = Expected {
             path: entry.name.clone(),
             kind: ExpectedKind::File { size: entry.size() },
-            known: Known::Live { entry, kept: u64::MAX, changed: None },
+            known: Known::Live { entry, changed: None },
         };
         problem(&server, &file, &changed, artifact.file("INCREMENTAL.1").expect("the file")).expect("readable")
     }

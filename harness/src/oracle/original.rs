@@ -4,8 +4,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
-use backstop_mock::cluster::{Cluster, Entry, EntryKind, Tablespace, ground_truth, ground_truth_at};
-use backstop_mock::server::Found;
+use backstop_mock::cluster::{Cluster, Entry, EntryKind, Tablespace, ground_truth, ground_truth_of};
 use backstop_mock::{BackupRecord, Server};
 use backstop_protocol::base_backup::label::BackupLabel;
 use backstop_protocol::lsn::Lsn;
@@ -47,8 +46,8 @@ pub enum ExpectedKind {
 /// How the bytes of a file are known.
 #[derive(Clone, Debug)]
 pub(crate) enum Known {
-    /// The server can be asked. From `kept` on there are zeros.
-    Live { entry: Entry, kept: u64, changed: Option<Vec<u32>> },
+    /// The server can be asked.
+    Live { entry: Entry, changed: Option<Vec<u32>> },
     /// Their checksums were written down: CRC-32C of each block.
     Blocks { checksums: Vec<u32>, changed: Option<Vec<u32>> },
 }
@@ -130,15 +129,14 @@ impl Original for Server {
         let cluster = Self::cluster(self);
         // As the backup found the cluster, which may have changed since.
         let truth = match backup {
-            Some(backup) => ground_truth_at(cluster, backup.start)?,
+            Some(backup) => ground_truth_of(cluster, backup)?,
             None => ground_truth(cluster)?,
         };
         let since = backup.and_then(|backup| BackupLabel::parse(&backup.label_text).ok()?.incremental_from);
         let mut all = Vec::new();
         for entry in truth {
             let (path, entry) = entry?;
-            let found = backup.and_then(|backup| backup.found.get(&path)).copied();
-            all.extend(as_found(cluster, path, entry, found, since.map(|(since, _)| since)));
+            all.push(expected(cluster, path, entry, since.map(|(since, _)| since)));
         }
         Ok(all)
     }
@@ -176,41 +174,22 @@ impl Original for Server {
 
 /// How much could be read.
 fn read(cluster: &Cluster, file: &Expected, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-    let Known::Live { entry, kept, .. } = &file.known else { return Ok(0) };
-    let read = cluster.read(entry, offset, bytes)?;
-    let kept = usize::try_from(kept.saturating_sub(offset)).unwrap_or(usize::MAX);
-    bytes.get_mut(kept..).unwrap_or_default().fill(0);
-    Ok(read)
+    let Known::Live { entry, .. } = &file.known else { return Ok(0) };
+    cluster.read(entry, offset, bytes)
 }
 
-/// A member as a backup found it, unless the server had removed it by then.
-fn as_found(
-    cluster: &Cluster,
-    path: Vec<u8>,
-    entry: Entry,
-    found: Option<Found>,
-    since: Option<Lsn>,
-) -> Option<Expected> {
-    let (mut kept, mut changed) = (u64::MAX, None);
+fn expected(cluster: &Cluster, path: Vec<u8>, entry: Entry, since: Option<Lsn>) -> Expected {
+    let mut changed = None;
     let kind = match &entry.kind {
         EntryKind::File { size } => {
-            let size = match found {
-                Some(Found::Nothing) => return None,
-                Some(Found::Beginning(left)) => left.min(*size),
-                Some(Found::ZerosFrom(from)) => {
-                    kept = from;
-                    *size
-                }
-                None => *size,
-            };
             changed = since.map(|since| cluster.changed_blocks(&entry, since));
-            ExpectedKind::File { size }
+            ExpectedKind::File { size: *size }
         }
         EntryKind::Directory => ExpectedKind::Directory,
         EntryKind::Symlink { .. } => ExpectedKind::Symlink,
         EntryKind::Special => ExpectedKind::Special,
     };
-    Some(Expected { path, kind, known: Known::Live { entry, kept, changed } })
+    Expected { path, kind, known: Known::Live { entry, changed } }
 }
 
 /// The checksums of the blocks of `bytes`, the last of which may be a part of one.

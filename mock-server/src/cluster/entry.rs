@@ -62,6 +62,18 @@ pub(super) enum Origin {
     Damaged(super::synthetic::contents::Pages, Arc<[u32]>),
     /// A sparse file.
     Zeros,
+    /// Something else, as a backup found it.
+    Found(Box<Origin>, super::Found),
     /// A file on disk.
     Disk(PathBuf),
+}
+
+impl Origin {
+    /// Where the bytes came from at first.
+    pub(super) fn original(&self) -> &Self {
+        match self {
+            Self::Found(origin, _) => origin.original(),
+            origin => origin,
+        }
+    }
 }

@@ -4,7 +4,8 @@ use std::io;
 
 use backstop_protocol::lsn::Lsn;
 
-use super::{Cluster, Entry, EntryKind};
+use super::{Cluster, Entry, EntryKind, Found};
+use crate::server::BackupRecord;
 
 /// Paths, as bytes because they need not be text, and what lies there.
 pub type Truth = Box<dyn Iterator<Item = io::Result<(Vec<u8>, Entry)>> + Send>;
@@ -29,6 +30,23 @@ pub fn ground_truth_at(cluster: &Cluster, position: Lsn) -> io::Result<Truth> {
         all = Box::new(all.chain(entries.map(move |entry| entry.map(|entry| (path(part, &entry.name), entry)))));
     }
     Ok(all)
+}
+
+/// What a sound backup holds as `backup` found the cluster, which may have changed while it ran: see [`ground_truth_at`].
+pub fn ground_truth_of(cluster: &Cluster, backup: &BackupRecord) -> io::Result<Truth> {
+    let found = backup.found.clone();
+    let added: Vec<_> = found.iter().filter(|(_, found)| **found == Found::Added).collect();
+    let added: Vec<_> =
+        added.into_iter().filter_map(|(path, _)| Some(Ok((path.clone(), cluster.added_file(path)?)))).collect();
+    let there = ground_truth_at(cluster, backup.start)?.filter_map(move |entry| match entry {
+        Ok((path, entry)) => match found.get(&path) {
+            Some(Found::Nothing) => None,
+            Some(found) => Some(Ok((path, Cluster::as_found(entry, *found)))),
+            None => Some(Ok((path, entry))),
+        },
+        Err(error) => Some(Err(error)),
+    });
+    Ok(Box::new(there.chain(added)))
 }
 
 /// The path in the manifest of a member of the base archive or of a tablespace's.

@@ -6,6 +6,7 @@
 //! goes on in a [generated log](backstop_protocol::wal::log), whatever the cluster does.
 
 mod backup;
+mod changed_files;
 mod directory;
 mod entry;
 mod exclusive_backup;
@@ -17,7 +18,6 @@ mod retention;
 mod running_backups;
 mod server_files;
 mod settings;
-mod shrunk_files;
 mod slots;
 mod start_up;
 mod summaries;
@@ -42,26 +42,27 @@ use backstop_protocol::page::BLOCK_SIZE;
 
 use crate::config::{Config, ConfigError, Role, Source};
 
+use changed_files::ChangedFiles;
 use directory::Directory;
 use entry::Origin;
 use running_backups::RunningBackups;
 use settings::{Limits, Settings};
-use shrunk_files::ShrunkFiles;
 use slots::Slots;
 use summaries::Summaries;
 use synthetic::Synthetic;
 use wal::Wal;
 
 pub use backup::{BackupEnd, RunningBackup};
+pub(crate) use changed_files::Change;
+pub use changed_files::Found;
 pub use entry::{Entry, EntryKind};
 pub use exclusive_backup::LabelFiles;
-pub use ground_truth::{Truth, ground_truth, ground_truth_at};
+pub use ground_truth::{Truth, ground_truth, ground_truth_at, ground_truth_of};
 pub use logical::LogicalSlot;
 pub use running_backups::KeptWal;
 pub use server_files::StoredFile;
 pub(crate) use server_files::{ServerFile, ServerFiles, file_access};
 pub(crate) use settings::parse_span;
-pub(crate) use shrunk_files::Left;
 pub use slots::{InvalidationReason, SlotState, WalStatus};
 pub(crate) use summaries::{TimelineEntry, Unsummarized};
 pub use wal::WalReadError;
@@ -160,7 +161,7 @@ struct State {
     /// `lastFpwDisableRecPtr`: where `full_page_writes` was switched off last.
     full_page_writes_disabled: Option<Lsn>,
     /// What faults have left of files.
-    shrunk_files: ShrunkFiles,
+    changed_files: ChangedFiles,
 }
 
 impl Inner {
@@ -248,7 +249,7 @@ impl Cluster {
             running: true,
             clean: true,
             full_page_writes_disabled: None,
-            shrunk_files: ShrunkFiles::new(),
+            changed_files: ChangedFiles::new(),
             backups: RunningBackups::default(),
             label_files: None,
             old_label_files: None,
@@ -403,19 +404,19 @@ impl Cluster {
     /// at most 131072. What WAL summaries would tell.
     pub fn changed_blocks(&self, entry: &Entry, since: Lsn) -> Vec<u32> {
         let blocks = u32::try_from(entry.size() / BLOCK_SIZE as u64).unwrap_or(u32::MAX);
-        match &entry.origin {
+        match entry.origin.original() {
             // Damage is nothing that WAL knows of.
             Origin::Pages(pages) | Origin::Damaged(pages, _) => pages.changed_since(since, blocks),
-            Origin::Nothing | Origin::Bytes(_) | Origin::Zeros | Origin::Disk(_) => Vec::new(),
+            Origin::Nothing | Origin::Bytes(_) | Origin::Zeros | Origin::Disk(_) | Origin::Found(..) => Vec::new(),
         }
     }
 
     /// To how many blocks, counted from its first file, a relation was truncated after the start of a backup at `since`, if it
     /// was: the limit block of WAL summaries, 0 for a relation that was created.
     pub fn limit_block(&self, entry: &Entry, since: Lsn) -> Option<u32> {
-        match &entry.origin {
+        match entry.origin.original() {
             Origin::Pages(pages) | Origin::Damaged(pages, _) => pages.truncated_since(since),
-            Origin::Nothing | Origin::Bytes(_) | Origin::Zeros | Origin::Disk(_) => None,
+            Origin::Nothing | Origin::Bytes(_) | Origin::Zeros | Origin::Disk(_) | Origin::Found(..) => None,
         }
     }
 
@@ -439,6 +440,12 @@ impl Cluster {
                 synthetic::damage(pages, blocks, offset, buf);
             }
             Origin::Zeros => buf.fill(0),
+            Origin::Found(origin, found) => {
+                let inner = Entry { origin: Origin::clone(origin), ..entry.clone() };
+                let read = self.read(&inner, offset, buf)?;
+                changed_files::apply(origin, *found, offset, buf.get_mut(..read).unwrap_or_default());
+                return Ok(read);
+            }
             Origin::Disk(path) => return directory::read(path, offset, buf),
         }
         Ok(length)

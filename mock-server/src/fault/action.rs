@@ -209,6 +209,28 @@ pub enum Action {
         to: ByteSize,
     },
 
+    /// A file of a relation grows, as by INSERT: a backup that is sending it sends what it had announced, a later one all.
+    GrowFile {
+        /// Its path in the manifest.
+        path: String,
+        /// Its new size, in whole blocks of 8 KiB.
+        to: ByteSize,
+    },
+    /// The blocks of a file are written anew, as by a checkpoint: a backup that is sending it sends old ones up to here and new
+    /// ones from here on.
+    ChangeFile {
+        /// Its path in the manifest.
+        path: String,
+    },
+    /// A file appears, as by CREATE TABLE: a backup whose walk has not come to the end of its archive sends it.
+    AddFile {
+        /// Its path in the manifest.
+        path: String,
+        /// What it holds.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        content: String,
+    },
+
     // In the archive: a broken or hostile server.
     /// The member's header has another name.
     RenameMember {
@@ -328,6 +350,9 @@ impl Action {
             Self::StartClient { .. } => "start-client",
             Self::RemoveFile { .. } => "remove-file",
             Self::ShrinkFile { .. } => "shrink-file",
+            Self::GrowFile { .. } => "grow-file",
+            Self::ChangeFile { .. } => "change-file",
+            Self::AddFile { .. } => "add-file",
             Self::RenameMember { .. } => "rename-member",
             Self::RetypeMember { .. } => "retype-member",
             Self::RelinkMember { .. } => "relink-member",

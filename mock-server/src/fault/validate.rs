@@ -26,6 +26,9 @@ impl Fault {
             | Action::StopBackup { .. }
             | Action::AbortBackup {}
             | Action::StartClient { .. }
+            | Action::AddFile { .. }
+            | Action::ChangeFile { .. }
+            | Action::GrowFile { .. }
             | Action::RemoveFile { .. }
             | Action::ShrinkFile { .. } => None,
             Action::KillClient { client, .. }
@@ -172,8 +175,16 @@ impl Fault {
             Action::WriteHeader { field, hex } if hex.0.len() > field.range().len() => {
                 Err(format!("hex of write-header has more than the {} bytes of the field", field.range().len()))
             }
-            Action::ShrinkFile { to, .. } if to.0 % 8192 != 0 => {
-                Err("to of shrink-file must be whole blocks of 8KiB".to_owned())
+            Action::ShrinkFile { to, .. } | Action::GrowFile { to, .. } if to.0 % 8192 != 0 => {
+                Err(format!("to of {} must be whole blocks of 8KiB", self.r#do.name()))
+            }
+            Action::AddFile { path, .. } => {
+                let inside = !path.is_empty() && path.split('/').all(|name| !matches!(name, "" | "." | ".."));
+                if inside {
+                    short("path of add-file", path, 100)
+                } else {
+                    Err(format!("{path:?} is no path in the data directory"))
+                }
             }
             Action::ChangeRow { row: Some(0), .. } => Err("row of change-row counts from 1".to_owned()),
             Action::ChangeRow { column, .. } => match self.when.columns() {

@@ -102,6 +102,9 @@ impl Session {
                 | Action::StartBackup { .. }
                 | Action::StopBackup { .. }
                 | Action::AbortBackup {}
+                | Action::AddFile { .. }
+                | Action::ChangeFile { .. }
+                | Action::GrowFile { .. }
                 | Action::RemoveFile { .. }
                 | Action::ShrinkFile { .. } => {
                     self.shared.act(&action);

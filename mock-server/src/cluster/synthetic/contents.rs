@@ -85,6 +85,24 @@ impl Pages {
         }
     }
 
+    /// Writes the blocks in `buf`, which begins at `offset`, anew: with other tuples, this position, and their checksum.
+    pub(in super::super) fn rewrite(&self, lsn: Lsn, offset: u64, buf: &mut [u8]) {
+        let first = u32::try_from(offset / BLOCK_SIZE as u64).unwrap_or(u32::MAX);
+        for (number, page) in (first..).zip(buf.chunks_mut(BLOCK_SIZE)) {
+            let Some(page) = page.first_chunk_mut::<BLOCK_SIZE>() else { return };
+            let header = PageHeader::parse(page);
+            if header.upper == 0 {
+                continue;
+            }
+            let tuples = usize::from(header.upper)..usize::from(header.special);
+            page.get_mut(tuples).unwrap_or_default().iter_mut().for_each(|byte| *byte = !*byte);
+            PageHeader { lsn, ..header }.write(page);
+            if self.checksums {
+                page::set_checksum(page, self.first_block.saturating_add(number));
+            }
+        }
+    }
+
     /// The numbers of the blocks, of `count` in this file, that changed after the generation of `since`, ascending.
     pub(in super::super) fn changed_since(&self, since: Lsn, count: u32) -> Vec<u32> {
         let since = self.rhythm.generation(since);

@@ -198,7 +198,12 @@ impl Session {
     async fn entries(&mut self, backup: &mut Backup, oid: Option<u32>) -> Result<(), Stop> {
         let below = below(oid);
         let entries = self.shared.cluster.entries_at(oid, backup.start).map_err(|error| unreadable(".", &error))?;
-        for entry in entries {
+        // A new file is the last of its directory, whenever it came.
+        let (cluster, mut added) = (self.shared.cluster.clone(), None);
+        let added = std::iter::from_fn(move || {
+            added.get_or_insert_with(|| cluster.added_entries(oid).into_iter()).next().map(Ok)
+        });
+        for entry in entries.chain(added) {
             let entry = entry.map_err(|error| unreadable(".", &error))?;
             let path = path(&below, &entry);
             let Some(entry) = self.found(&path, entry) else { continue };
@@ -365,8 +370,8 @@ impl Session {
             let length = usize::try_from(member.size - offset).unwrap_or(PIECE).min(member.content.piece_at(offset));
             let piece = buffer.get_mut(..length).unwrap_or_default();
             self.read(&member.content, offset, piece, what)?;
-            if matches!(member.content, Content::Entry(_)) {
-                self.pad(&member.path, offset, piece);
+            if let Content::Entry(entry) = &member.content {
+                self.read_changed(&member.path, entry, offset, piece);
             }
             if let Some(hasher) = &mut hasher {
                 hasher.update(piece);

@@ -7,13 +7,13 @@
 //! changed since the backup before, `manifest` writes the manifest while files are sent, into a `spool`.
 
 mod archive;
+mod changed;
 mod checksums;
 mod compress;
 mod data;
 mod incremental;
 mod manifest;
 mod member;
-mod shrunk;
 mod spool;
 mod store;
 
