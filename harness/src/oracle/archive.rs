@@ -57,7 +57,7 @@ impl Archive {
                 if theirs.is_none() || std::fs::read(&path).ok() != theirs {
                     archive.problems.push(format!("\"{name}\" is not the server's"));
                 }
-            } else if !(name.ends_with(UNFINISHED) && !client.ending.is_success()) {
+            } else if !name.ends_with(UNFINISHED) || client.ending.is_success() {
                 archive.problems.push(format!("\"{name}\" does not belong into an archive"));
             }
         }

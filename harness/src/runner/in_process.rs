@@ -101,7 +101,7 @@ pub(super) fn run(
                     speak(&machine, client, login, &notices)
                 }
                 Tool::Receivewal => {
-                    let mut options = receivewal::options(client, target);
+                    let mut options = receivewal::options(case, client, target);
                     options.weakness = weakness;
                     options.login.encryption.clone_from(&encryption);
                     receive(&machine, options, &notices)

@@ -101,6 +101,9 @@ impl Tool {
         }
         let streaming = case.scenario.clients.iter().any(|client| client.wal == WalMethod::Stream);
         match &self.kind {
+            Kind::PgReceivewal { .. } if fills(case) => {
+                Some("the archive of a program cannot lie on a disk of its own".to_owned())
+            }
             Kind::PgReceivewal { .. } if backs_up => Some("pg_receivewal takes no base backups".to_owned()),
             Kind::PgBasebackup { .. } | Kind::Exec { .. } if receives => {
                 Some("a client that takes base backups keeps no archive of WAL".to_owned())
@@ -297,6 +300,11 @@ fn speaks_tls(program: &Path) -> bool {
     let mut command = std::process::Command::new(program);
     command.args(["-D", "-", "-d", "host=/nonexistent sslmode=verify-full"]).stdin(Stdio::null()).env("LC_ALL", "C");
     command.output().is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains("not compiled in"))
+}
+
+/// Whether the disk of a client fills up.
+fn fills(case: &Case) -> bool {
+    case.scenario.faults.iter().any(|fault| matches!(fault.r#do, Action::FillDisk { .. }))
 }
 
 /// Whether a `pg_receivewal` knows every compression of `case`. It looks at that before it looks for its directory.

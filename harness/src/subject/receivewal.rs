@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use backstop_client::Login;
 use backstop_client::receivewal::{ReceiveDeadlines, ReceiveOptions};
+use backstop_mock::fault::Action;
 use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm};
 use tokio::process::Command;
 
 use super::command::{Invocation, PASSWORD, USER};
+use crate::scenario::Case;
 use crate::scenario::model::Client;
 
 /// What the library is told.
-pub fn options(client: &Client, target: PathBuf) -> ReceiveOptions {
+pub fn options(case: &Case, client: &Client, target: PathBuf) -> ReceiveOptions {
     let mut login = Login::new(USER, &client.name);
     login.password = Some(PASSWORD.to_owned());
     let mut options = ReceiveOptions::new(login, target);
@@ -21,7 +23,7 @@ pub fn options(client: &Client, target: PathBuf) -> ReceiveOptions {
     options.synchronous = client.synchronous;
     options.compression = compression(client);
     // The power does not fail in here, and fsync costs more than everything else together.
-    options.sync = false;
+    options.sync = case.scenario.faults.iter().any(|fault| matches!(fault.r#do, Action::FailFsync { .. }));
     // The client gives up before the harness does, so that a silent server is a failure of the stream and not of the client.
     let half = Some(client.timeout.0 / 2);
     options.deadlines = ReceiveDeadlines { connect: half, silence: half };
