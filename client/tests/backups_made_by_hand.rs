@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::fmt::Write;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ fn files(backup: usize) -> Vec<(String, Vec<u8>)> {
     let relation = if backup == 0 {
         ("base/5/1259".to_owned(), [block(1), block(2), block(3)].concat())
     } else {
-        label += &format!("INCREMENTAL FROM LSN: {}\nINCREMENTAL FROM TLI: 1\n", Lsn(START[0]));
+        writeln!(label, "INCREMENTAL FROM LSN: {}\nINCREMENTAL FROM TLI: 1", Lsn(START[0])).unwrap();
         let header = IncrementalHeader::new(3, vec![1]).unwrap();
         ("base/5/INCREMENTAL.1259".to_owned(), [header.encode(), block(9)].concat())
     };
