@@ -60,6 +60,7 @@ pub async fn base_backup(
     observer: Arc<dyn Observer>,
 ) -> Result<BackupSummary, ClientError> {
     let target = std::mem::replace(&mut options.target, Target::Discard);
+    options.sync &= !options.weakness.is(Mutation::NeverSyncs);
     request::check_options(&options, &target)?;
     let place = Place::of(&target);
     observer.phase(&Phase::Connecting);

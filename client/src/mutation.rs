@@ -87,6 +87,8 @@ mutations! {
     NeverVerifies = "never-verifies",
     /// Publishes first and verifies afterwards: the failure is told, and the backup is there.
     PublishesUnverified = "publishes-unverified",
+    /// Forces nothing to disk, whatever it was told (as pgmoneta does with its manifest).
+    NeverSyncs = "never-syncs",
     /// Leaves what it made when it fails.
     LeavesPartialTarget = "leaves-partial-target",
     /// Leaves its connections open when it fails: the server goes on serving them.

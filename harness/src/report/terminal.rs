@@ -207,6 +207,10 @@ impl<W: Write> Report for Terminal<W> {
                 self.clients.clone_from(clients);
                 self.jobs = *jobs;
                 let noun = if *cases == 1 { "case" } else { "cases" };
+                // Without clients nothing runs: what others left is judged.
+                if clients.is_empty() {
+                    return writeln!(self.out, "{cases} {noun} to judge");
+                }
                 writeln!(self.out, "{cases} {noun}, {} against {server}", clients.join(", "))
             }
             Event::CaseFinished(finished) => self.finished(finished),
