@@ -1,0 +1,124 @@
+//! Clients that start at points and whose machines are struck: what never happened fails the case.
+
+use std::path::PathBuf;
+
+use backstop::event::{Event, Finished};
+use backstop::plan::{RunPlan, ServerSpec, SubjectSpec};
+use backstop::runner;
+use backstop::scenario::document::SourceFile;
+use backstop::scenario::{Case, load};
+use backstop::verdict::Verdict;
+use tokio::sync::{mpsc, watch};
+
+/// Cargo builds examples beside the tests.
+fn hasty_client() -> SubjectSpec {
+    let test = std::env::current_exe().expect("the test's own path");
+    let target = test.ancestors().nth(2).expect("the target directory");
+    let program = target.join("examples/hasty_client");
+    assert!(program.is_file(), "{} was not built", program.display());
+    SubjectSpec::Exec(format!("{} {{host}} {{port}} {{dir}}", program.display()))
+}
+
+fn case(text: &str) -> Case {
+    let file = SourceFile { path: "case.toml".into(), text: text.into() };
+    let mut cases = load::read("case", &file).expect("a valid scenario");
+    assert_eq!(cases.len(), 1);
+    cases.remove(0)
+}
+
+fn verdict(text: &str, client: SubjectSpec) -> Finished {
+    let plan = RunPlan {
+        bless: backstop::golden::Bless::Nothing,
+        capture: false,
+        known: backstop::known::KnownFaults::default(),
+        cases: vec![case(text)],
+        clients: vec![client],
+        server: ServerSpec::Mock,
+        jobs: 1,
+        seed: None,
+        keep: None::<PathBuf>,
+        transcripts: None,
+        scratch: None,
+        ask_postgres: false,
+        strict: false,
+    };
+    let (events, mut heard) = mpsc::unbounded_channel();
+    let (_cancel, cancelled) = watch::channel(false);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(runner::run(plan, events, cancelled)).expect("a run");
+    while let Some(event) = heard.blocking_recv() {
+        if let Event::CaseFinished(finished) = event {
+            return *finished;
+        }
+    }
+    unreachable!("the case did not finish");
+}
+
+fn failed(finished: &Finished) -> Vec<&str> {
+    finished.checks.iter().filter(|check| !check.ok).map(|check| check.check.as_str()).collect()
+}
+
+#[test]
+fn a_client_that_never_starts_fails_its_case() {
+    let text = r#"
+summary = "The second client waits for what does not come"
+because = "A story that was not told proves nothing"
+[cluster]
+size = "512KiB"
+[[client]]
+name = "first"
+[[client]]
+name = "second"
+starts.message = { client = "first", n = 1000000 }
+"#;
+    let finished = verdict(text, SubjectSpec::Builtin);
+    assert_eq!((finished.verdict, failed(&finished)), (Verdict::Fail, vec!["every fault fires"]));
+}
+
+#[test]
+fn a_fault_on_a_machine_that_never_strikes_fails_its_case() {
+    let text = r#"
+summary = "The disk never fills"
+because = "A story that was not told proves nothing"
+[cluster]
+size = "512KiB"
+[[client]]
+name = "backup"
+wal = "fetch"
+[[fault]]
+when.member = { path = "no/such/file" }
+do.fill-disk = {}
+"#;
+    let finished = verdict(text, SubjectSpec::Builtin);
+    assert_eq!((finished.verdict, failed(&finished)), (Verdict::Fail, vec!["every fault fires"]));
+}
+
+#[test]
+fn a_program_gets_its_signal() {
+    let text = |signal: &str| {
+        format!(
+            r#"
+summary = "Somebody stops the program"
+because = "The server has to hear of it, and nothing may look finished"
+[server]
+version = "15"
+[cluster]
+size = "512KiB"
+[[client]]
+name = "backup"
+wal = "none"
+[[fault]]
+when.archive-data = {{ archive = "base.tar", at = "50%" }}
+do.kill-client = {{ client = "backup", signal = "{signal}" }}
+[expect.backup]
+must.outcome = "killed"
+[expect.server]
+must.sessions = 0
+"#
+        )
+    };
+    for signal in ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"] {
+        let finished = verdict(&text(signal), hasty_client());
+        assert_eq!(failed(&finished), Vec::<&str>::new(), "{signal}: {:?}", finished.said);
+    }
+}
