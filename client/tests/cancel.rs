@@ -1,7 +1,5 @@
 //! Who gives up tells the server, which would otherwise go on with what nobody waits for.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;

@@ -201,7 +201,7 @@ fn a_backup_is_judged_by_itself() {
     let (status, _, said) = judged(&|target| {
         fs::remove_dir(target.join("pg_multixact/members")).unwrap_or_else(|_| {
             fs::remove_dir_all(target.join("pg_multixact/members")).expect("removed");
-        })
+        });
     });
     assert!(status == 100 && said.contains("directory \"pg_multixact/members\" is missing"), "{said}");
     // pgbackrest 2.11, wal-g/wal-g#63: segments that were cut on their way to the archive.

@@ -96,7 +96,10 @@ fn tar_backups_hold_the_same_members() {
             let ours = site.back_up(Tool::Ours, &format!("ours{index}"), &arguments);
             let theirs = site.back_up(Tool::Theirs, &format!("theirs{index}"), &arguments);
             assert_eq!(names(&ours), names(&theirs));
-            for name in names(&ours).iter().filter(|name| name.ends_with(".tar") && *name != "pg_wal.tar") {
+            for name in names(&ours)
+                .iter()
+                .filter(|name| Path::new(name).extension().is_some_and(|end| end == "tar") && *name != "pg_wal.tar")
+            {
                 let open = |directory: &Path| tar::Archive::new(std::fs::File::open(directory.join(name)).unwrap());
                 let (mut ours, mut theirs) = (members(open(&ours)), members(open(&theirs)));
                 if arguments.contains(&"-R") {

@@ -51,17 +51,17 @@ const REFUSED: &[&[&str]] = &[
 fn mistakes_are_told_in_the_same_words() {
     // 18 has options that 15 does not have, and other words for some.
     let Some(site) = Site::new(18, &[]) else { return };
-    let mut differing = String::new();
+    let mut differing = Vec::new();
     for arguments in REFUSED {
         let (ours, theirs) = (site.refused(Tool::Ours, arguments), site.refused(Tool::Theirs, arguments));
         // The hint says how the program was called.
         let plain = |text: &str| text.replace(&format!("{}/", site.path("bin").display()), "").replace('"', "'");
         let program = site.installation.path("pg_basebackup").display().to_string();
         if plain(&ours) != plain(&theirs).replace(&program, "pg_basebackup") {
-            differing += &format!("{arguments:?}\n  ours:   {ours}  theirs: {theirs}");
+            differing.push(format!("{arguments:?}\n  ours:   {ours}  theirs: {theirs}"));
         }
     }
-    assert_eq!(differing, "");
+    assert!(differing.is_empty(), "{}", differing.concat());
 }
 
 /// The numbers in a text, and the identifier of the process in a slot's name, are of the moment.

@@ -244,7 +244,7 @@ fn saved_backup(record: &Record, backup: &BackupRecord) -> io::Result<SavedBacku
     let original = &*record.original;
     let (files, wal) = if left {
         let files = original.expected(Some(backup))?;
-        let files = files.into_iter().map(|file| saved_file(original, file)).collect::<io::Result<_>>()?;
+        let files = files.into_iter().map(|file| saved_file(original, &file)).collect::<io::Result<_>>()?;
         (Some(files), saved_wal(original, backup))
     } else {
         (None, Vec::new())
@@ -269,7 +269,7 @@ fn saved_backup(record: &Record, backup: &BackupRecord) -> io::Result<SavedBacku
     })
 }
 
-fn saved_file(original: &dyn Original, file: Expected) -> io::Result<SavedFile> {
+fn saved_file(original: &dyn Original, file: &Expected) -> io::Result<SavedFile> {
     let (size, kind) = match file.kind {
         ExpectedKind::File { size } => (Some(size), None),
         ExpectedKind::Directory => (None, Some(SavedKind::Directory)),
@@ -282,7 +282,7 @@ fn saved_file(original: &dyn Original, file: Expected) -> io::Result<SavedFile> 
     while at < size.unwrap_or(0) {
         let wanted = usize::try_from(size.unwrap_or(0) - at).unwrap_or(usize::MAX).min(piece.len());
         let piece = piece.get_mut(..wanted).unwrap_or_default();
-        original.read(&file, at, piece)?;
+        original.read(file, at, piece)?;
         blocks.extend(block_checksums(piece).map(|checksum| format!("{checksum:08x}")));
         at += wanted as u64;
     }

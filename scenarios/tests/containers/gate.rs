@@ -1,6 +1,6 @@
 //! A way to the server that can be held up: what a client reads stops at a byte until the test has done its part.
 
-use backstop_client::{BoxStream, Connecting, Connector, NetConnector, Purpose};
+use backstop_client::{BoxStream, Connecting, Connector, NetConnector, Place, Purpose, Resolving};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
@@ -33,9 +33,18 @@ impl Gate {
 }
 
 impl Connector for Gate {
-    fn connect(&self, purpose: Purpose) -> Connecting<'_> {
+    fn hosts(&self) -> Vec<usize> {
+        self.inner.hosts()
+    }
+
+    fn resolve(&self, host: usize) -> Resolving<'_> {
+        self.inner.resolve(host)
+    }
+
+    fn connect(&self, place: &Place, purpose: Purpose) -> Connecting<'_> {
+        let place = *place;
         Box::pin(async move {
-            let stream = self.inner.connect(purpose).await?;
+            let stream = self.inner.connect(&place, purpose).await?;
             if purpose == Purpose::Wal {
                 return Ok(stream);
             }
@@ -61,7 +70,7 @@ impl Connector for Gate {
         })
     }
 
-    fn describe(&self) -> String {
-        self.inner.describe()
+    fn describe(&self, place: &Place) -> String {
+        self.inner.describe(place)
     }
 }

@@ -145,11 +145,11 @@ impl Postgres {
 
     /// The options of a backup in plain format, into `name` of the shared directory.
     pub(crate) fn plain(&self, name: &str) -> BackupOptions {
-        self.options(Target::Plain { directory: self.shared.path().join(name), waldir: None })
+        Self::options(Target::Plain { directory: self.shared.path().join(name), waldir: None })
     }
 
     /// The options of a backup.
-    pub(crate) fn options(&self, target: Target) -> BackupOptions {
+    pub(crate) fn options(target: Target) -> BackupOptions {
         let mut options = BackupOptions::new(USER, target);
         options.fast_checkpoint = true;
         options

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backstop_client::{ChecksumAlgorithm, Silent, SlotOption, Target, WalMethod, base_backup};
 
-use super::postgres::server;
+use super::postgres::{Postgres, server};
 
 #[tokio::test]
 async fn backups_of_every_kind_are_whole() {
@@ -22,7 +22,7 @@ async fn backups_of_every_kind_are_whole() {
 
             let connector = Arc::new(source.connector().await);
             let directory = source.shared.path().join(format!("{name}-tar"));
-            let mut options = source.options(Target::Tar { directory: directory.clone() });
+            let mut options = Postgres::options(Target::Tar { directory: directory.clone() });
             options.wal = wal;
             options.slot = SlotOption::None;
             base_backup(connector, options, Arc::new(Silent)).await.expect("a whole backup");

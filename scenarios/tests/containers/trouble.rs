@@ -40,7 +40,7 @@ fn failed<T>(source: &Postgres, name: &str, result: Result<T, ClientError>, says
 
 #[tokio::test]
 async fn wal_that_was_recycled_fails_a_backup_that_fetches_it() {
-    LocalSet::new().run_until(recycled()).await;
+    LocalSet::new().run_until(Box::pin(recycled())).await;
 }
 
 async fn recycled() {
@@ -65,7 +65,7 @@ async fn recycled() {
 
 #[tokio::test]
 async fn a_backup_that_is_terminated_does_not_harm_another() {
-    LocalSet::new().run_until(terminated()).await;
+    LocalSet::new().run_until(Box::pin(terminated())).await;
 }
 
 async fn terminated() {
@@ -93,7 +93,7 @@ async fn terminated() {
 
 #[tokio::test]
 async fn a_standby_that_is_promoted_fails_its_backup() {
-    LocalSet::new().run_until(promoted()).await;
+    LocalSet::new().run_until(Box::pin(promoted())).await;
 }
 
 async fn promoted() {
@@ -121,7 +121,7 @@ async fn promoted() {
 
 #[tokio::test]
 async fn a_server_that_is_killed_fails_its_backup_and_can_be_backed_up_again() {
-    LocalSet::new().run_until(killed()).await;
+    LocalSet::new().run_until(Box::pin(killed())).await;
 }
 
 async fn killed() {

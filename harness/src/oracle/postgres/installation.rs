@@ -30,7 +30,7 @@ impl Installation {
             // What somebody chose must not be passed over in silence.
             let bin = PathBuf::from(chosen);
             return if is_of(&bin, version) {
-                Self::at(bin)
+                Self::at(&bin)
             } else {
                 Err(format!("{variable} leads to no PostgreSQL {version}"))
             };
@@ -42,10 +42,10 @@ impl Installation {
         ];
         let path = env::var_os("PATH").unwrap_or_default();
         let found = places.into_iter().chain(env::split_paths(&path)).find(|bin| is_of(bin, version));
-        found.map_or_else(|| Err(format!("no PostgreSQL {version} here (set {variable})")), Self::at)
+        found.map_or_else(|| Err(format!("no PostgreSQL {version} here (set {variable})")), |bin| Self::at(&bin))
     }
 
-    fn at(bin: PathBuf) -> Result<Self, String> {
+    fn at(bin: &Path) -> Result<Self, String> {
         let user = if rustix::process::getuid().is_root() {
             let problem = "PostgreSQL refuses to run as root, and there is no user postgres or nobody";
             Some(unprivileged_user().ok_or(problem)?)
@@ -53,7 +53,7 @@ impl Installation {
             None
         };
         // Servers run elsewhere.
-        let bin = fs::canonicalize(&bin).map_err(|error| format!("{}: {error}", bin.display()))?;
+        let bin = fs::canonicalize(bin).map_err(|error| format!("{}: {error}", bin.display()))?;
         Ok(Self { bin, user })
     }
 
