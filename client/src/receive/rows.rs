@@ -187,9 +187,10 @@ pub(crate) async fn read_end(
         Err(ClientError::Closed { .. }) if connection.weak(Mutation::TakesEofForTheEnd) => return Ok(end),
         other => return Err(connection.unexpected("CommandComplete", other?.name())),
     }
-    match connection.receive().await? {
-        BackendMessage::ReadyForQuery(_) => Ok(end),
-        other => Err(connection.unexpected("ReadyForQuery", other.name())),
+    match connection.receive().await {
+        Ok(BackendMessage::ReadyForQuery(_)) => Ok(end),
+        Err(ClientError::Closed { .. }) if connection.weak(Mutation::TakesEofForTheEnd) => Ok(end),
+        other => Err(connection.unexpected("ReadyForQuery", other?.name())),
     }
 }
 

@@ -278,7 +278,7 @@ pub enum Action {
     BreakHeader {},
     /// The member never comes: header, content and padding.
     OmitMember {},
-    /// The archive never comes, though the tablespace list announced it.
+    /// The archive never comes, though the tablespace list announced it; or the manifest, though it was asked for.
     OmitArchive {},
     /// The archive ends without its two zero blocks (15 and newer).
     OmitTrailer {},

@@ -98,8 +98,8 @@ impl Fault {
             | Action::BreakHeader {}
             | Action::OmitMember {} => (!point.is_header()).then_some("a member's header: member without at"),
             Action::OmitArchive {} => {
-                let begin = matches!(point, Point::ArchiveBegin { .. });
-                (!begin).then_some("archive-begin")
+                let begin = matches!(point, Point::ArchiveBegin { .. } | Point::ManifestBegin { .. });
+                (!begin).then_some("archive-begin or manifest-begin")
             }
             Action::OmitTrailer {} => {
                 let edge = matches!(point, Point::ArchiveBegin { .. } | Point::ArchiveEnd { .. });

@@ -134,6 +134,15 @@ async fn an_omitted_archive_is_announced_and_never_comes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_omitted_manifest_never_comes() {
+    let when = r#"{"manifest-begin": {}}"#;
+    let (_, messages, end) = struck(when, r#"{"omit-archive": {}}"#).await;
+    assert_eq!(end, End::Ready);
+    let names: Vec<_> = archives(&messages).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["base.tar", "16400.tar"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_trailer_can_be_missing() {
     for when in [r#"{"archive-begin": {"archive": "base.tar"}}"#, r#"{"archive-end": {"archive": "base.tar"}}"#] {
         let archive_without = struck_archive(when, r#"{"omit-trailer": {}}"#).await;

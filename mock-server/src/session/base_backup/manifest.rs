@@ -63,8 +63,10 @@ impl Session {
         backup.flow = Flow { stops, is_manifest: true, ..Flow::default() };
         let edits = self.at(Moment::ManifestBegin).await?;
         for action in &edits.archive {
-            if let Action::Truncate { to: Some(to) } = action {
-                backup.flow.cut = Some(to.0);
+            match action {
+                Action::OmitArchive {} => return Ok(()),
+                Action::Truncate { to: Some(to) } => backup.flow.cut = Some(to.0),
+                _ => {}
             }
         }
         let one_copy = self.version.has_archive_stream();
