@@ -56,14 +56,14 @@ fn pg_basebackup_verifies_the_server_and_binds_the_channel() {
     succeed(&mut take(&installation, scratch.path(), "backup", server.port, &verified));
     succeed(installation.tool("pg_verifybackup").arg(scratch.path().join("backup")));
 
-    let log = fs::read_to_string(scratch.path().join("encrypted.log")).expect("the log");
-    assert_eq!(log.matches("SASL SCRAM-SHA-256-PLUS SCRAM-SHA-256").count(), 2, "backup and WAL\n{log}");
-
     for version in ["TLSv1.2", "TLSv1.3"] {
         let libpq =
             [verified.as_slice(), &[("PGSSLMINPROTOCOLVERSION", version), ("PGSSLMAXPROTOCOLVERSION", version)]];
         succeed(&mut take(&installation, scratch.path(), version, server.port, &libpq.concat()));
     }
+    server.finish();
+    let log = fs::read_to_string(scratch.path().join("encrypted.log")).expect("the log");
+    assert_eq!(log.matches("SASL SCRAM-SHA-256-PLUS SCRAM-SHA-256").count(), 3 * 2, "backup and WAL\n{log}");
 }
 
 #[test]

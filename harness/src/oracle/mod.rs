@@ -43,7 +43,7 @@ use backstop_protocol::base_backup::options::ManifestOption;
 use crate::record::{ClientRecord, Ending, Record};
 use crate::scenario::Case;
 use crate::scenario::model::{Client, Outcome, Tool, WalMethod};
-use crate::subject::signal_number;
+use crate::subject::signals::signal_number;
 use crate::verdict::{Check, Level, Verdict};
 use archive::Archive;
 use artifact::Artifact;

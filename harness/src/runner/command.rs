@@ -24,7 +24,7 @@ use crate::record::Ending;
 use crate::scenario::Case;
 use crate::scenario::model::Tool as Tools;
 use crate::subject::command::{Invocation, Tool};
-use crate::subject::signal_named;
+use crate::subject::signals::signal_named;
 use crate::subject::small_disk::SmallDisk;
 
 /// How much of what a client prints is kept.

@@ -23,7 +23,8 @@ use crate::record::Ending;
 use crate::scenario::Case;
 use crate::scenario::model::{Client, Target, Tool};
 use crate::subject::machine::{FaultyDisk, Network};
-use crate::subject::{builtin, commands, receivewal, signal_number};
+use crate::subject::signals::signal_number;
+use crate::subject::{builtin, commands, receivewal};
 
 /// Remembers what the server had to say.
 #[derive(Default)]

@@ -12,6 +12,7 @@ use backstop_protocol::wal_archive::ArchivedSegment;
 use tokio::process::Command;
 
 use super::receivewal;
+use super::signals;
 use super::small_disk::SmallDisk;
 use crate::plan::SubjectSpec;
 use crate::scenario::Case;
@@ -180,6 +181,15 @@ fn needs_a_machine(case: &Case) -> Option<&'static str> {
         Some("only the disk of the built-in client can fail like this")
     } else if fills && does(|action| matches!(action, Action::KillClient { .. })) {
         Some("a program with a disk of its own cannot be signalled")
+    } else if case
+        .scenario
+        .faults
+        .iter()
+        .any(|fault| matches!(&fault.r#do, Action::KillClient { signal, .. } if signals::is_ignored(*signal)))
+    {
+        Some(
+            "this run was started with the signal ignored, as shells start what runs in the background, and its clients inherit that",
+        )
     } else if fills && !SmallDisk::is_possible() {
         Some("a disk that can be full needs unshare, nsenter and user namespaces")
     } else if read_only && rustix::process::geteuid().is_root() {

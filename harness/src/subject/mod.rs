@@ -5,12 +5,12 @@ pub mod command;
 pub mod commands;
 pub(crate) mod machine;
 pub mod receivewal;
+pub mod signals;
 pub(crate) mod small_disk;
 
 use std::fmt;
 
 use backstop_client::Weakness;
-use backstop_mock::fault::Signal;
 
 use crate::plan::SubjectSpec;
 use crate::scenario::Case;
@@ -53,23 +53,6 @@ impl Subject {
             }
             Self::Command(tool) => tool.cannot_run(case),
         }
-    }
-}
-
-/// The number of a signal on this machine.
-pub fn signal_number(signal: Signal) -> i32 {
-    signal_named(signal).as_raw()
-}
-
-/// The signal as the operating system has it.
-pub(crate) fn signal_named(signal: Signal) -> rustix::process::Signal {
-    match signal {
-        Signal::Hup => rustix::process::Signal::HUP,
-        Signal::Int => rustix::process::Signal::INT,
-        Signal::Term => rustix::process::Signal::TERM,
-        Signal::Kill => rustix::process::Signal::KILL,
-        Signal::Stop => rustix::process::Signal::STOP,
-        Signal::Cont => rustix::process::Signal::CONT,
     }
 }
 

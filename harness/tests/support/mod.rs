@@ -51,6 +51,14 @@ impl Serving {
         Self { process, port }
     }
 
+    /// Ends it as an operator does, so that its log is whole.
+    pub fn finish(mut self) {
+        let process =
+            i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("a signal");
+        self.process.wait().expect("an end");
+    }
+
     /// The most memory that the server has had in use so far, in bytes: `VmHWM`, where the system tells it.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
