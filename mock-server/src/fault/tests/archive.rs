@@ -139,7 +139,7 @@ async fn an_omitted_manifest_never_comes() {
     let (_, messages, end) = struck(when, r#"{"omit-archive": {}}"#).await;
     assert_eq!(end, End::Ready);
     let names: Vec<_> = archives(&messages).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["base.tar", "16400.tar"]);
+    assert_eq!(names, ["16400.tar", "base.tar"]);
 }
 
 #[tokio::test(start_paused = true)]
