@@ -354,7 +354,10 @@ impl WalLog {
     /// Appends filler until the insert position is at or a little behind `target`, and returns it. Filler of any length is
     /// one entry of the plan.
     pub fn fill_to(&mut self, target: Lsn) -> Lsn {
-        let target = self.layout.usable(target.min(MAX_FILLED));
+        let wanted = target.min(MAX_FILLED);
+        let target = self.layout.usable(wanted);
+        // A position within a page header is behind the last byte before it.
+        let target = if self.layout.end(target) < wanted { target + 1 } else { target };
         if target > self.end {
             let images = self.blocks.is_some();
             let last = self.entries.back_mut();

@@ -10,6 +10,7 @@
 
 mod error;
 mod pages;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -19,17 +20,10 @@ use crate::version::ServerVersion;
 use crate::wal_file::WalSegmentSize;
 
 use super::page::{LONG_HEADER_SIZE, Layout, WAL_PAGE_SIZE};
-use super::record::block::{BodyLayout, MAX_LAYOUT_SIZE};
-use super::record::{
-    MAX_RECORD_SIZE, RECORD_ALIGNMENT, RECORD_HEADER_SIZE, RM_MAX_BUILTIN, RM_MIN_CUSTOM, RM_STANDBY, RM_XLOG, Record,
-    RecordError, RecordHeader, XLogRecord, finish_crc, info,
-};
+use super::record::block::BodyLayout;
+use super::record::{RECORD_ALIGNMENT, RECORD_HEADER_SIZE, Record, RecordHeader};
 
 pub use error::{WalError, WalProblem};
-
-/// Of larger bodies, and of those whose meaning is not known, only the layout is kept; their records are told as
-/// [`Record::Other`].
-const MAX_KEPT_BODY: usize = 4096;
 
 /// Whose WAL is read, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +57,9 @@ pub struct ReadRecord {
     /// Which blocks it changes, and how much of it is what.
     pub layout: BodyLayout,
 }
+
+/// Who hears of records, if anybody does.
+type Told<'a> = Option<&'a mut dyn FnMut(ReadRecord)>;
 
 /// How WAL ended so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +97,6 @@ struct Partial {
     /// Known once the first four bytes are.
     total: Option<u32>,
     body_crc: u32,
-    /// Whether the body is small and may have a meaning.
-    meaningful: bool,
 }
 
 impl Partial {
@@ -205,17 +200,21 @@ impl WalReader {
 
     /// Takes the next bytes. After an error every call returns the same error.
     pub fn push(&mut self, data: &[u8]) -> Result<(), WalError> {
-        self.push_with(data, |_| {})
+        self.read(data, None)
     }
 
     /// Takes the next bytes and tells every record that they complete.
     pub fn push_with(&mut self, data: &[u8], mut on_record: impl FnMut(ReadRecord)) -> Result<(), WalError> {
+        self.read(data, Some(&mut on_record))
+    }
+
+    fn read(&mut self, data: &[u8], mut told: Told<'_>) -> Result<(), WalError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
         let mut rest = data;
         while !rest.is_empty() {
-            let taken = self.step(rest, &mut on_record).inspect_err(|error| self.failure = Some(error.clone()))?;
+            let taken = self.step(rest, &mut told).inspect_err(|error| self.failure = Some(error.clone()))?;
             rest = rest.get(taken..).unwrap_or_default();
         }
         Ok(())
@@ -234,7 +233,7 @@ impl WalReader {
     }
 
     /// Takes some of `data`, which is not empty: at least one byte, none beyond the page.
-    fn step(&mut self, data: &[u8], on_record: &mut impl FnMut(ReadRecord)) -> Result<usize, WalError> {
+    fn step(&mut self, data: &[u8], told: &mut Told<'_>) -> Result<usize, WalError> {
         let page = self.position.align_down(WAL_PAGE_SIZE);
         let page_left = page + WAL_PAGE_SIZE - self.position;
         let data = data.get(..bounded(page_left, data.len())).unwrap_or_default();
@@ -266,19 +265,22 @@ impl WalReader {
                 }
                 part
             }
-            Phase::Record(_) => return self.record(data, on_record),
+            Phase::Record(_) => return self.part(data, told),
             _ => {
                 let padding = self.position.align_up(RECORD_ALIGNMENT) - self.position;
                 if padding == 0 {
+                    let taken = self.whole(data, told)?;
+                    if taken > 0 {
+                        return Ok(taken);
+                    }
                     self.phase = Phase::Record(Partial {
                         start: self.position,
                         head: [0; RECORD_HEADER_SIZE],
                         taken: 0,
                         total: None,
                         body_crc: 0,
-                        meaningful: false,
                     });
-                    return self.record(data, on_record);
+                    return self.part(data, told);
                 }
                 bounded(padding, data.len())
             }
@@ -295,7 +297,7 @@ impl WalReader {
     /// What follows the last record of a segment.
     fn empty(&mut self, data: &[u8], switched: bool) -> Result<usize, WalError> {
         let looks = self.reads_tail || !switched;
-        if let Some(offset) = data.iter().position(|&byte| looks && byte != 0) {
+        if let Some(offset) = first_that_is_not_zero(data).filter(|_| looks) {
             return Err(WalError { at: self.position + offset as u64, problem: WalProblem::NotEmpty });
         }
         self.position = self.position + data.len() as u64;
@@ -307,100 +309,16 @@ impl WalReader {
         }
         Ok(data.len())
     }
-
-    /// Takes bytes of a record.
-    fn record(&mut self, data: &[u8], on_record: &mut impl FnMut(ReadRecord)) -> Result<usize, WalError> {
-        let Phase::Record(partial) = &mut self.phase else { return Ok(0) };
-        let at = partial.start;
-        let fail = |problem| Err(WalError { at, problem });
-        // The length first: it is never cut, and without it nothing else has a meaning.
-        let have = usize::try_from(partial.taken).unwrap_or(usize::MAX);
-        let until = if have < 4 { 4 } else { RECORD_HEADER_SIZE };
-        if let Some(room) = partial.head.get_mut(have..until).filter(|room| !room.is_empty()) {
-            let part = room.len().min(data.len());
-            room.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
-            partial.taken += part as u64;
-            self.position = self.position + part as u64;
-            if part < until - have {
-                return Ok(part);
-            }
-            let header = RecordHeader::decode(&partial.head);
-            if until == 4 {
-                if header.total_length == 0 {
-                    self.phase = Phase::Empty { switched: false };
-                    self.tail = WalTail::Zero;
-                } else if !(RECORD_HEADER_SIZE as u64..=MAX_RECORD_SIZE.into()).contains(&header.total_length.into()) {
-                    return fail(WalProblem::RecordLength(header.total_length));
-                } else {
-                    partial.total = Some(header.total_length);
-                }
-                return Ok(part);
-            }
-            let manager = header.resource_manager;
-            let custom = manager >= RM_MIN_CUSTOM && self.config.version.has_custom_resource_managers();
-            if manager > RM_MAX_BUILTIN && !custom {
-                return fail(WalProblem::ResourceManager(manager));
-            }
-            if self.last_record.map_or(header.prev >= at, |last| header.prev != last) {
-                return fail(WalProblem::PrevLink(header.prev));
-            }
-            partial.meaningful = matches!(manager, RM_XLOG | RM_STANDBY)
-                && (manager, header.info & info::MASK) != (RM_XLOG, info::NOOP)
-                && partial.left() <= MAX_KEPT_BODY as u64;
-            self.body.clear();
-            if partial.left() == 0 {
-                self.complete(on_record)?;
-            }
-            return Ok(part);
-        }
-        let part = data.get(..bounded(partial.left(), data.len())).unwrap_or_default();
-        partial.taken += part.len() as u64;
-        partial.body_crc = crc32c::crc32c_append(partial.body_crc, part);
-        let kept = if partial.meaningful { MAX_KEPT_BODY } else { MAX_LAYOUT_SIZE };
-        let missing = kept.saturating_sub(self.body.len()).min(part.len());
-        self.body.extend(part.iter().take(missing));
-        self.position = self.position + part.len() as u64;
-        if partial.left() == 0 {
-            self.complete(on_record)?;
-        }
-        Ok(part.len())
-    }
-
-    /// A record's last byte was taken.
-    fn complete(&mut self, on_record: &mut impl FnMut(ReadRecord)) -> Result<(), WalError> {
-        let Phase::Record(partial) = std::mem::replace(&mut self.phase, Phase::Between) else { return Ok(()) };
-        let start = partial.start;
-        let header = RecordHeader::decode(&partial.head);
-        let RecordHeader { xid, prev, info, resource_manager, .. } = header;
-        if finish_crc(partial.body_crc, &partial.head) != header.crc {
-            return Err(WalError { at: start, problem: WalProblem::Crc });
-        }
-        let version = self.config.version;
-        let fail = |error: RecordError| WalError { at: start, problem: WalProblem::Record(error) };
-        let length = u64::from(header.total_length).saturating_sub(RECORD_HEADER_SIZE as u64);
-        let layout = BodyLayout::decode(version, length, &self.body).map_err(|error| fail(error.into()))?;
-        let record = if partial.meaningful {
-            let body = self.body.clone();
-            Record::decode(version, &XLogRecord { xid, prev, info, resource_manager, body }).map_err(fail)?
-        } else {
-            Record::Other { resource_manager, info }
-        };
-        self.records += 1;
-        self.last_record = Some(start);
-        self.valid_to = self.position.align_up(RECORD_ALIGNMENT);
-        self.tail = WalTail::Open;
-        if header.is_switch() {
-            self.tail = WalTail::Switch;
-            if self.config.segment_size.offset_of(self.position) != 0 {
-                self.phase = Phase::Empty { switched: true };
-            }
-        }
-        on_record(ReadRecord { start, end: self.valid_to, header, record, layout });
-        Ok(())
-    }
 }
 
 /// The smaller of a count of bytes and what there is.
 fn bounded(wanted: u64, there: usize) -> usize {
     usize::try_from(wanted).unwrap_or(usize::MAX).min(there)
+}
+
+/// The end of a segment is mostly zeros: they are looked at in blocks.
+fn first_that_is_not_zero(data: &[u8]) -> Option<usize> {
+    let (blocks, _) = data.as_chunks::<64>();
+    let zeros = blocks.iter().take_while(|block| block.iter().fold(0, |all, byte| all | byte) == 0).count() * 64;
+    Some(zeros + data.get(zeros..)?.iter().position(|byte| *byte != 0)?)
 }

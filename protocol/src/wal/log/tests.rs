@@ -353,6 +353,17 @@ fn a_block_that_cannot_be_read_is_an_error() {
     assert_eq!(error, "could not read the block of a full-page image: entity not found");
 }
 
+#[test]
+fn filler_reaches_positions_within_page_headers() {
+    for begin in [0x20_0000, 0x20_1FC0] {
+        for bytes in 0..100 {
+            let mut log = WalLog::new(config(ServerVersion::V18, begin, 1 << 20)).unwrap();
+            let target = log.insert_position() + bytes;
+            assert!(log.fill(bytes) >= target, "{bytes} from {begin:X}");
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Insert(Record),
@@ -391,7 +402,8 @@ fn build(version: ServerVersion, images: bool, steps: &[Step]) -> WalLog {
             Step::Fill(bytes) => {
                 let target = log.insert_position() + *bytes;
                 let end = log.fill(*bytes);
-                assert!(target <= end && end < target + if images { 11 << 10 } else { 2 << 10 });
+                let more = if images { 11 << 10 } else { 2 << 10 };
+                assert!(target <= end && end < target + more, "{end} for {target}");
             }
             Step::Switch => drop(log.switch()),
             Step::Checkpoint => drop(log.online_checkpoint()),

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::wal::log::{WalLog, WalLogConfig};
 use crate::wal::page::{FIRST_IS_OVERWRITE_CONTRECORD, WalPageHeader};
+use crate::wal::record::{RM_XLOG, XLogRecord};
 
 fn log() -> WalLog {
     WalLog::new(WalLogConfig {
@@ -184,6 +185,28 @@ proptest! {
         }
         let _ = (reader.finish(), reader.tail());
         prop_assert!(reader.valid_to() <= Lsn(0x10_0000 + bytes.len() as u64));
+    }
+
+    /// Records in one piece go another way than those in parts, and those that are told than those that are not.
+    #[test]
+    fn pieces_and_listeners_change_nothing(damage in proptest::option::of((0_usize..40_000, any::<u8>())), size in 1_usize..9000) {
+        let mut bytes = filled();
+        if let Some((at, value)) = damage {
+            bytes[at] = value;
+        }
+        let mut whole = WalReader::new(config());
+        let result = whole.push(&bytes);
+        let mut records = 0;
+        let mut told = WalReader::new(config());
+        prop_assert_eq!(told.push_with(&bytes, |_| records += 1), result.clone());
+        prop_assert_eq!((told.records(), records), (whole.records(), whole.records()));
+        let mut parts = WalReader::new(config());
+        prop_assert_eq!(bytes.chunks(size).try_for_each(|piece| parts.push(piece)), result.clone());
+        prop_assert_eq!(
+            (parts.valid_to(), parts.records(), parts.last_record(), parts.finish()),
+            (whole.valid_to(), whole.records(), whole.last_record(), whole.finish())
+        );
+        prop_assert!(result.is_err() || parts.tail() == whole.tail());
     }
 
     #[test]

@@ -143,8 +143,26 @@ impl BodyLayout {
     /// Reads the layout of a body of `length` bytes that begins with `start`: all of it, or at least [`MAX_LAYOUT_SIZE`]
     /// bytes.
     pub fn decode(version: ServerVersion, length: u64, start: &[u8]) -> Result<Self, LayoutError> {
+        let mut blocks = Vec::new();
+        let rest = Self::walk(version, length, start, |block| blocks.push(block))?;
+        Ok(Self { blocks, ..rest })
+    }
+
+    /// What [`decode`](Self::decode) requires, without keeping anything: most records are only looked at.
+    pub fn check(version: ServerVersion, length: u64, start: &[u8]) -> Result<(), LayoutError> {
+        Self::walk(version, length, start, |_| {}).map(drop)
+    }
+
+    /// Tells the blocks and returns the rest.
+    fn walk(
+        version: ServerVersion,
+        length: u64,
+        start: &[u8],
+        mut on_block: impl FnMut(BlockReference),
+    ) -> Result<Self, LayoutError> {
         let mut input = Input { rest: start, left: length };
         let mut layout = Self::default();
+        let mut previous: Option<BlockReference> = None;
         let mut data = 0_u64;
         while input.left > data {
             let id = input.u8()?;
@@ -162,14 +180,14 @@ impl BodyLayout {
                 ORIGIN => layout.origin = Some(input.u16()?),
                 TOPLEVEL_XID if version.has_toplevel_xid() => layout.toplevel_xid = Some(input.u32()?),
                 0..=MAX_BLOCK_ID => {
-                    let previous = layout.blocks.last();
                     if previous.is_some_and(|previous| previous.id >= id) {
                         return Err(LayoutError::Order(id));
                     }
                     let same = previous.map(|previous| previous.tag.locator);
                     let reference = BlockReference::decode(version, id, same, &mut input)?;
                     data += u64::from(reference.data_length) + reference.image.map_or(0, |image| image.length.into());
-                    layout.blocks.push(reference);
+                    previous = Some(reference);
+                    on_block(reference);
                 }
                 _ => return Err(LayoutError::BlockId(id)),
             }
