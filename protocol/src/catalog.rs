@@ -23,10 +23,11 @@ pub enum SqlType {
     Record,
     Void,
     Unknown,
+    TextArray,
 }
 
 /// Type, OID, `typlen`, the name in `pg_type`, and the name in messages (`format_type`).
-const TYPES: [(SqlType, u32, i16, &str, &str); 13] = [
+const TYPES: [(SqlType, u32, i16, &str, &str); 14] = [
     (SqlType::Bool, 16, 1, "bool", "boolean"),
     (SqlType::Bytea, 17, -1, "bytea", "bytea"),
     (SqlType::Name, 19, 64, "name", "name"),
@@ -40,6 +41,7 @@ const TYPES: [(SqlType, u32, i16, &str, &str); 13] = [
     (SqlType::Record, 2249, -1, "record", "record"),
     (SqlType::Void, 2278, 4, "void", "void"),
     (SqlType::Unknown, 705, -2, "unknown", "unknown"),
+    (SqlType::TextArray, 1009, -1, "_text", "text[]"),
 ];
 
 impl SqlType {
@@ -102,6 +104,12 @@ pub enum FunctionId {
     SetConfig,
     Now,
     BackendPid,
+    PostmasterStartTime,
+    ReadBinaryFile,
+    ListDirectory,
+    StatFile,
+    ListWalDirectory,
+    TablespaceLocation,
 }
 
 /// A function of a release.
@@ -125,15 +133,26 @@ pub struct Function {
 
 use FunctionId as F;
 use ServerVersion as V;
-use SqlType::{Bool, Int4, Lsn, Name, Record, Text, Timestamptz, Void};
+use SqlType::{Bool, Bytea, Int4, Int8, Lsn, Name, Oid, Record, Text, Timestamptz, Void};
 
 const STOPPED: &[(&str, SqlType)] = &[("lsn", Lsn), ("labelfile", Text), ("spcmapfile", Text)];
 const FILE_AND_OFFSET: &[(&str, SqlType)] = &[("file_name", Text), ("file_offset", Int4)];
 const SLOT_NAME: (&str, SqlType) = ("slot_name", Name);
 const RESERVE: (&str, SqlType) = ("immediately_reserve", Bool);
 
+const FILE: (&str, SqlType) = ("filename", Text);
+const STATUS: &[(&str, SqlType)] = &[
+    ("size", Int8),
+    ("access", Timestamptz),
+    ("modification", Timestamptz),
+    ("change", Timestamptz),
+    ("creation", Timestamptz),
+    ("isdir", Bool),
+];
+const WAL_FILE: &[(&str, SqlType)] = &[("name", Text), ("size", Int8), ("modification", Timestamptz)];
+
 #[rustfmt::skip]
-const FUNCTIONS: [Function; 40] = {
+const FUNCTIONS: [Function; 50] = {
     type Columns = &'static [(&'static str, SqlType)];
     const fn f(id: F, name: &'static str, since: V, until: V, arguments: Columns, required: usize, result: SqlType) -> Function {
         Function { id, name, arguments, required, result, columns: &[], since, until }
@@ -182,6 +201,16 @@ const FUNCTIONS: [Function; 40] = {
         f(F::Now, "statement_timestamp", V::V9_1, V::V18, &[], 0, Timestamptz),
         f(F::Now, "clock_timestamp", V::V9_1, V::V18, &[], 0, Timestamptz),
         f(F::BackendPid, "pg_backend_pid", V::V9_1, V::V18, &[], 0, Int4),
+        f(F::PostmasterStartTime, "pg_postmaster_start_time", V::V9_1, V::V18, &[], 0, Timestamptz),
+        f(F::ReadBinaryFile, "pg_read_binary_file", V::V9_1, V::V18, &[FILE], 1, Bytea),
+        f(F::ReadBinaryFile, "pg_read_binary_file", V::V9_1, V::V18, &[FILE, ("", Int8), ("", Int8)], 3, Bytea),
+        f(F::ReadBinaryFile, "pg_read_binary_file", V::V9_5, V::V18, &[FILE, ("", Int8), ("", Int8), ("", Bool)], 4, Bytea),
+        f(F::ListDirectory, "pg_ls_dir", V::V9_1, V::V18, &[("dirname", Text)], 1, Text),
+        f(F::ListDirectory, "pg_ls_dir", V::V9_5, V::V18, &[("dirname", Text), ("", Bool), ("", Bool)], 3, Text),
+        r(F::StatFile, "pg_stat_file", V::V9_1, V::V18, &[FILE], 1, STATUS),
+        r(F::StatFile, "pg_stat_file", V::V9_5, V::V18, &[FILE, ("", Bool)], 2, STATUS),
+        r(F::ListWalDirectory, "pg_ls_waldir", V::V10, V::V18, &[], 0, WAL_FILE),
+        f(F::TablespaceLocation, "pg_tablespace_location", V::V9_2, V::V18, &[("tablespace_oid", Oid)], 1, Text),
     ]
 };
 
@@ -210,7 +239,7 @@ pub fn slot_columns(version: ServerVersion) -> Vec<(&'static str, SqlType)> {
         ("slot_name", Name, V::V9_4),
         ("plugin", Name, V::V9_4),
         ("slot_type", Text, V::V9_4),
-        ("datoid", SqlType::Oid, V::V9_4),
+        ("datoid", Oid, V::V9_4),
         ("database", Name, V::V9_4),
         ("temporary", Bool, V::V10),
         ("active", Bool, V::V9_4),
@@ -220,7 +249,7 @@ pub fn slot_columns(version: ServerVersion) -> Vec<(&'static str, SqlType)> {
         ("restart_lsn", Lsn, V::V9_4),
         ("confirmed_flush_lsn", Lsn, V::V9_6),
         ("wal_status", Text, V::V13),
-        ("safe_wal_size", SqlType::Int8, V::V13),
+        ("safe_wal_size", Int8, V::V13),
         ("two_phase", Bool, V::V14),
         ("two_phase_at", Lsn, V::V18),
         ("inactive_since", Timestamptz, V::V17),

@@ -44,17 +44,23 @@ pub enum FrameError {
 ///
 /// A body may have up to `limit` bytes. The buffer grows with what has come, not with what a length promises.
 pub fn read_frame(buffer: &mut BytesMut, limit: usize) -> Result<Option<Frame>, FrameError> {
-    let Some((header, _)) = buffer.split_first_chunk::<5>() else { return Ok(None) };
-    let [tag, length @ ..] = *header;
-    let length = i32::from_be_bytes(length);
-    let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4)).filter(|body| *body <= limit);
-    let body = body.ok_or(FrameError::Length { tag, length })?;
+    let Some((tag, body)) = peek_frame(buffer, limit)? else { return Ok(None) };
     if buffer.len() < 5 + body {
         buffer.reserve((5 + body - buffer.len()).min(READ_AHEAD));
         return Ok(None);
     }
     buffer.advance(5);
     Ok(Some(Frame { tag, body: buffer.split_to(body).freeze() }))
+}
+
+/// The tag of the typed message that `buffer` begins with, and how long its body is, which need not be there yet. Nothing while that
+/// cannot be known. The whole message has five bytes more.
+pub fn peek_frame(buffer: &[u8], limit: usize) -> Result<Option<(u8, usize)>, FrameError> {
+    let Some((header, _)) = buffer.split_first_chunk::<5>() else { return Ok(None) };
+    let [tag, length @ ..] = *header;
+    let length = i32::from_be_bytes(length);
+    let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4)).filter(|body| *body <= limit);
+    body.map(|body| Some((tag, body))).ok_or(FrameError::Length { tag, length })
 }
 
 /// Takes the next untagged start-up packet off the front of `buffer`, or nothing while it is incomplete. What is returned
@@ -99,6 +105,10 @@ mod tests {
     fn waits_for_a_whole_message() {
         let mut buffer = BytesMut::from(&b"Z\0\0\0\x05"[..]);
         assert_eq!(read_frame(&mut buffer, MAX_FRAME), Ok(None));
+        assert_eq!(
+            (peek_frame(&buffer, MAX_FRAME), peek_frame(b"Z\0\0\0", MAX_FRAME)),
+            (Ok(Some((b'Z', 1))), Ok(None))
+        );
         buffer.put_u8(b'I');
         assert_eq!(read_frame(&mut buffer, MAX_FRAME), Ok(Some(Frame { tag: b'Z', body: Bytes::from_static(b"I") })));
         assert!(buffer.is_empty());

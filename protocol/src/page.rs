@@ -43,6 +43,11 @@ fn mix(sums: &mut [u32; 32], words: &[u32; 32]) {
 /// `pg_checksum_page`: the checksum of `page` as block number `block` of its relation (file number × 131072 + block in the
 /// file). What stands in the checksum field is ignored.
 pub fn checksum(page: &[u8; BLOCK_SIZE], block: u32) -> u16 {
+    finish(fold(&columns(page)), block)
+}
+
+/// The sums of the 32 columns.
+fn columns(page: &[u8; BLOCK_SIZE]) -> [u32; 32] {
     let mut sums = OFFSETS;
     let mut words = [0; 32];
     for (row, bytes) in page.chunks_exact(4 * 32).enumerate() {
@@ -57,15 +62,65 @@ pub fn checksum(page: &[u8; BLOCK_SIZE], block: u32) -> u16 {
     }
     mix(&mut sums, &[0; 32]);
     mix(&mut sums, &[0; 32]);
-    let folded = sums.iter().fold(block, |folded, sum| folded ^ sum);
+    sums
+}
+
+fn fold(sums: &[u32]) -> u32 {
+    sums.iter().fold(0, |folded, sum| folded ^ sum)
+}
+
+/// The checksum of a block whose folded sums these are.
+fn finish(folded: u32, block: u32) -> u16 {
     // A remainder of 65535 plus one fits.
-    u16::try_from(folded % 65535 + 1).unwrap_or(u16::MAX)
+    u16::try_from((folded ^ block) % 65535 + 1).unwrap_or(u16::MAX)
 }
 
 /// Sets the checksum of `page`, which will be block number `block`.
 pub fn set_checksum(page: &mut [u8; BLOCK_SIZE], block: u32) {
     let sum = checksum(page, block).to_le_bytes();
     page[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum);
+}
+
+/// Sets the position at which `page` was changed last, and nothing else.
+pub fn set_lsn(page: &mut [u8; BLOCK_SIZE], lsn: Lsn) {
+    page[..8].copy_from_slice(&lsn.0.rotate_left(32).to_le_bytes());
+}
+
+/// The checksum of every page that is like one but for its position and eight bytes in a tuple: a page is summed in 32 columns, each four
+/// bytes wide, and only the first two of them have to be looked at again.
+#[derive(Clone, Copy, Debug)]
+pub struct PartialChecksum {
+    /// The other columns, already folded.
+    rest: u32,
+}
+
+impl PartialChecksum {
+    /// Bytes of a row, one word of each column. A page may differ in the first eight bytes of every row; those of the first are its position.
+    pub const STRIDE: usize = 4 * 32;
+
+    /// What `page` has in common with those that are to come.
+    pub fn of(page: &[u8; BLOCK_SIZE]) -> Self {
+        Self { rest: fold(&columns(page)[2..]) }
+    }
+
+    /// Sets the checksum of `page`, which will be block number `block`.
+    pub fn set(self, page: &mut [u8; BLOCK_SIZE], block: u32) {
+        let [mut one, mut two, ..] = OFFSETS;
+        let step = |sum: u32, word: u32| {
+            let mixed = sum ^ word;
+            mixed.wrapping_mul(PRIME) ^ (mixed >> 17)
+        };
+        for row in page.as_chunks::<{ Self::STRIDE }>().0 {
+            let mut words = row.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+            one = step(one, words.next().unwrap_or_default());
+            two = step(two, words.next().unwrap_or_default());
+        }
+        for _ in 0..2 {
+            (one, two) = (step(one, 0), step(two, 0));
+        }
+        let sum = finish(self.rest ^ one ^ two, block).to_le_bytes();
+        page[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum);
+    }
 }
 
 /// What a look at a page's checksum tells.
@@ -132,13 +187,17 @@ impl PageHeader {
         }
     }
 
+    /// Reads `pd_lsn`, the first eight bytes of a page: two halves, the upper one first.
+    pub(crate) fn lsn(input: &mut impl Buf) -> Lsn {
+        let high = u64::from(input.get_u32_le());
+        Lsn(high << 32 | u64::from(input.get_u32_le()))
+    }
+
     /// Reads the header of `page`. Every content is a header; whether it makes sense is for [`verify`] to say.
     pub fn parse(page: &[u8; BLOCK_SIZE]) -> Self {
         let mut input = &page[..HEADER_SIZE];
-        let high = u64::from(input.get_u32_le());
-        let low = u64::from(input.get_u32_le());
         Self {
-            lsn: Lsn(high << 32 | low),
+            lsn: Self::lsn(&mut input),
             checksum: input.get_u16_le(),
             flags: input.get_u16_le(),
             lower: input.get_u16_le(),
@@ -202,7 +261,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_flipped_byte_is_seen(seed: [u8; 32], block: u32, at in 0..BLOCK_SIZE, flip in 1_u8..) {
+        fn a_partial_checksum_is_the_whole_one(seed: u64, lsn: u64, own: u64, row in 1..64_usize, block: u32) {
+            let mut page = [0; BLOCK_SIZE];
+            let words = page.chunks_exact_mut(8).zip(1_u64..);
+            words.for_each(|(bytes, index)| bytes.copy_from_slice(&seed.wrapping_mul(index | 1).to_le_bytes()));
+            let partial = PartialChecksum::of(&page);
+            set_lsn(&mut page, Lsn(lsn));
+            let at = row * PartialChecksum::STRIDE;
+            page[at..at + 8].copy_from_slice(&own.to_le_bytes());
+            let expected = checksum(&page, block);
+            partial.set(&mut page, block);
+            let header = PageHeader::parse(&page);
+            prop_assert_eq!((header.checksum, header.lsn), (expected, Lsn(lsn)));
+        }
+
+        /// All but one in 65,535, as a sum of 16 bits must.
+        #[test]
+        fn flipped_bytes_are_seen(
+            seed: [u8; 32], block: u32, flips in proptest::collection::vec((0..BLOCK_SIZE, 1_u8..), 16)
+        ) {
             let mut page = [0; BLOCK_SIZE];
             for (index, byte) in page.iter_mut().enumerate() {
                 *byte = seed[index % 32] ^ seed[index / 32 % 32];
@@ -210,8 +287,12 @@ mod tests {
             PageHeader::empty(Lsn(0x123_4567)).write(&mut page);
             set_checksum(&mut page, block);
             prop_assert_eq!(verify(&page, block), PageCheck::Ok);
-            page[at] ^= flip;
-            prop_assert_ne!(verify(&page, block), PageCheck::Ok);
+            let unseen = flips.into_iter().filter(|(at, flip)| {
+                let mut damaged = page;
+                damaged[*at] ^= flip;
+                verify(&damaged, block) == PageCheck::Ok
+            });
+            prop_assert!(unseen.count() < 2);
         }
 
         #[test]

@@ -5,6 +5,7 @@
 
 mod access;
 mod backup;
+mod flavour;
 mod layout;
 mod replication;
 mod session;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use backup::ArchivingWords;
+pub use flavour::Flavour;
 
 /// A PostgreSQL major release that can serve base backups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]

@@ -32,6 +32,9 @@ pub struct BackupLabel {
     pub start_file: WalFileName,
     /// Where that checkpoint's record stands.
     pub checkpoint: Lsn,
+    /// The start of the backup that this one builds on, file by file: the proof of concept of 2014. Not to be confused with
+    /// [`incremental_from`](Self::incremental_from).
+    pub incremental_from_location: Option<Lsn>,
     /// `streamed`; `pg_start_backup` for an exclusive backup (up to 14).
     pub method: String,
     /// What the server was. Servers of 9.1 do not say and are primaries.
@@ -89,6 +92,7 @@ pub enum LabelProblem {
 
 const START: &str = "START WAL LOCATION";
 const CHECKPOINT: &str = "CHECKPOINT LOCATION";
+const FROM_LOCATION: &str = "INCREMENTAL FROM LOCATION";
 const METHOD: &str = "BACKUP METHOD";
 const FROM: &str = "BACKUP FROM";
 const TIME: &str = "START TIME";
@@ -106,6 +110,7 @@ impl BackupLabel {
             Some((lsn.parse().ok()?, file.parse::<WalFileName>().ok()?))
         })?;
         let checkpoint = lines.required(CHECKPOINT, parsed)?;
+        let incremental_from_location = lines.optional(FROM_LOCATION, parsed)?;
         let method = lines.required(METHOD, |value| {
             let method = ["streamed", "pg_start_backup"].into_iter().find(|method| *method == value);
             method.map(str::to_owned)
@@ -139,6 +144,7 @@ impl BackupLabel {
             start,
             start_file,
             checkpoint,
+            incremental_from_location,
             method,
             from: from.unwrap_or(LabelSource::Primary),
             start_time,
@@ -157,6 +163,9 @@ impl BackupLabel {
         };
         line(START, &format_args!("{} (file {})", self.start, self.start_file));
         line(CHECKPOINT, &self.checkpoint);
+        if let Some(location) = self.incremental_from_location {
+            line(FROM_LOCATION, &location);
+        }
         line(METHOD, &self.method);
         if version.label_has_source() {
             let standby = self.from == LabelSource::Standby;
@@ -299,6 +308,16 @@ START TIMELINE: 1
     }
 
     #[test]
+    fn a_backup_of_2014_says_where_it_is_incremental_from() {
+        let text = V12.replace("BACKUP METHOD", "INCREMENTAL FROM LOCATION: 0/2000028\nBACKUP METHOD");
+        let label = BackupLabel::parse(&text).unwrap();
+        assert_eq!((label.incremental_from_location, label.incremental_from), (Some(Lsn(0x200_0028)), None));
+        assert_eq!(label.to_text(ServerVersion::V12), text);
+        let misplaced = format!("{V12}INCREMENTAL FROM LOCATION: 0/2000028\n");
+        assert_eq!(BackupLabel::parse(&misplaced).unwrap_err().problem, LabelProblem::Unexpected);
+    }
+
+    #[test]
     fn names_the_bad_line() {
         let long = V18.replace("cap full", &"x".repeat(5000));
         let texts = [
@@ -362,7 +381,7 @@ START TIMELINE: 1
         #[test]
         fn round_trips(
             positions: (u64, u64, u64), timeline in 1_u32.., base in 1_u32.., standby: bool, incremental: bool,
-            label in "[^\\n\\x00]{0,60}",
+            by_file: bool,            label in "[^\\n\\x00]{0,60}",
         ) {
             let version = ServerVersion::V18;
             let size = crate::wal_file::WalSegmentSize::DEFAULT;
@@ -371,6 +390,7 @@ START TIMELINE: 1
                 start: Lsn(start),
                 start_file: WalFileName::holding(TimelineId(timeline), Lsn(start), size),
                 checkpoint: Lsn(checkpoint),
+                incremental_from_location: by_file.then_some(Lsn(from)),
                 method: "streamed".to_owned(),
                 from: if standby { LabelSource::Standby } else { LabelSource::Primary },
                 start_time: "2026-11-21 01:49:34 UTC".to_owned(),

@@ -1,5 +1,6 @@
 //! The keywords of the replication grammar, and the releases that know them.
 
+use crate::version::Flavour;
 use crate::version::ServerVersion::{self, V9_1, V9_3, V9_4, V9_5, V9_6, V10, V11, V13, V14, V15, V17};
 
 /// One keyword of `repl_scanner.l`.
@@ -11,23 +12,25 @@ struct Keyword {
     until: Option<ServerVersion>,
     /// Whether a replication command begins with it.
     begins_command: bool,
+    /// Whose grammar has it; that of every server without it.
+    flavour: Option<Flavour>,
 }
 
 const fn command(word: &'static str, since: ServerVersion) -> Keyword {
-    Keyword { word, since, until: None, begins_command: true }
+    Keyword { word, since, until: None, begins_command: true, flavour: None }
 }
 
 const fn word(word: &'static str, since: ServerVersion) -> Keyword {
-    Keyword { word, since, until: None, begins_command: false }
+    Keyword { word, since, until: None, begins_command: false, flavour: None }
 }
 
 /// An option of BASE_BACKUP: a keyword of its own until option lists came with 15.
 const fn backup_option(word: &'static str, since: ServerVersion) -> Keyword {
-    Keyword { word, since, until: Some(V15), begins_command: false }
+    Keyword { word, since, until: Some(V15), begins_command: false, flavour: None }
 }
 
 /// Options that never were keywords (SNAPSHOT, FAILOVER, TARGET …) are identifiers.
-const KEYWORDS: [Keyword; 31] = [
+const KEYWORDS: [Keyword; 32] = [
     command("ALTER_REPLICATION_SLOT", V17),
     command("BASE_BACKUP", V9_1),
     command("CREATE_REPLICATION_SLOT", V9_4),
@@ -50,6 +53,7 @@ const KEYWORDS: [Keyword; 31] = [
     word("USE_SNAPSHOT", V10),
     word("WAIT", V10),
     backup_option("FAST", V9_1),
+    Keyword { flavour: Some(Flavour::IncrementalPoc), ..backup_option("INCREMENTAL", V9_1) },
     backup_option("LABEL", V9_1),
     backup_option("MANIFEST", V13),
     backup_option("MANIFEST_CHECKSUMS", V13),
@@ -62,8 +66,8 @@ const KEYWORDS: [Keyword; 31] = [
 ];
 
 /// The keyword spelled `text`, if that release knows one. Keywords are case-sensitive.
-pub(super) fn find(text: &str, version: ServerVersion) -> Option<&'static str> {
-    known(text, version).map(|keyword| keyword.word)
+pub(super) fn find(text: &str, version: ServerVersion, flavour: Flavour) -> Option<&'static str> {
+    known(text, version).filter(|keyword| keyword.flavour.is_none_or(|its| its == flavour)).map(|keyword| keyword.word)
 }
 
 /// Whether `text` is a keyword that begins a replication command of that release.

@@ -2,7 +2,7 @@
 
 use super::{SyntaxError, keyword};
 use crate::lsn::Lsn;
-use crate::version::ServerVersion;
+use crate::version::{Flavour, ServerVersion};
 
 /// The longest identifier in bytes: `NAMEDATALEN - 1`. What is longer is cut off, with a notice.
 pub(super) const MAX_IDENTIFIER: usize = 63;
@@ -29,13 +29,14 @@ pub(super) struct Lexer<'a> {
     text: &'a str,
     at: usize,
     version: ServerVersion,
+    flavour: Flavour,
     /// What the server says of truncated identifiers.
     pub(super) notices: Vec<String>,
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(text: &'a str, version: ServerVersion) -> Self {
-        Self { text, at: 0, version, notices: Vec::new() }
+    pub(super) fn new(text: &'a str, version: ServerVersion, flavour: Flavour) -> Self {
+        Self { text, at: 0, version, flavour, notices: Vec::new() }
     }
 
     /// The next token and where it begins, or where the text ends.
@@ -74,7 +75,7 @@ impl<'a> Lexer<'a> {
 
     fn word(&mut self) -> Token {
         let word = self.take(continues_identifier);
-        if let Some(keyword) = keyword::find(word, self.version) {
+        if let Some(keyword) = keyword::find(word, self.version, self.flavour) {
             return Token::Keyword(keyword);
         }
         let folded = word.to_ascii_lowercase();
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
 
     fn tokens(text: &str) -> Vec<Token> {
-        let mut lexer = Lexer::new(text, ServerVersion::V18);
+        let mut lexer = Lexer::new(text, ServerVersion::V18, Flavour::Stock);
         std::iter::from_fn(|| lexer.next().expect("tokens").1).collect()
     }
 
@@ -182,7 +183,7 @@ mod tests {
     #[test]
     fn truncates_at_a_character() {
         let name = "é".repeat(32);
-        let mut lexer = Lexer::new(&name, ServerVersion::V18);
+        let mut lexer = Lexer::new(&name, ServerVersion::V18, Flavour::Stock);
         assert_eq!(lexer.next().expect("a token").1, Some(identifier(&"é".repeat(31))));
         let notice = format!("identifier \"{name}\" will be truncated to \"{}\"", "é".repeat(31));
         assert_eq!(lexer.notices, [notice]);
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_string_must_end() {
-        let error = Lexer::new("  'x''", ServerVersion::V18).next().expect_err("no end");
+        let error = Lexer::new("  'x''", ServerVersion::V18, Flavour::Stock).next().expect_err("no end");
         assert_eq!((error.at, error.message.as_str()), (2, "unterminated quoted string"));
     }
 }

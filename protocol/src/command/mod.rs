@@ -17,7 +17,7 @@ mod slot;
 mod tests;
 
 pub use option::{CommandOption, OptionError, OptionValue};
-pub use parser::parse;
+pub use parser::{parse, parse_as};
 pub use slot::{AlterSlotOptions, SlotOptions, SnapshotAction};
 
 pub(crate) use option::parse_boolean_word;

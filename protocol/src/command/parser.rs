@@ -7,7 +7,7 @@ use super::{
 };
 use crate::lsn::Lsn;
 use crate::timeline::TimelineId;
-use crate::version::ServerVersion;
+use crate::version::{Flavour, ServerVersion};
 
 /// Reads `text` as a walsender of `version` does.
 ///
@@ -15,7 +15,15 @@ use crate::version::ServerVersion;
 /// [`CommandError::NotReplication`] for text that does not begin with a command of that release, if the release runs SQL
 /// on walsender connections; [`CommandError::Syntax`] for everything else that is wrong.
 pub fn parse(text: &str, version: ServerVersion) -> Result<Parsed, CommandError> {
-    let mut parser = Parser { lexer: Lexer::new(text, version), version, at: 0, token: None };
+    parse_as(text, version, Flavour::Stock)
+}
+
+/// Reads `text` as a walsender of `version` does that is built from the sources of `flavour`: see [`parse`].
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_as(text: &str, version: ServerVersion, flavour: Flavour) -> Result<Parsed, CommandError> {
+    let mut parser = Parser { lexer: Lexer::new(text, version, flavour), version, at: 0, token: None };
     parser.advance()?;
     let begins = matches!(parser.token, Some(Token::Keyword(word)) if keyword::begins_command(word, version));
     if !begins && version.walsender_runs_sql() {
@@ -167,7 +175,7 @@ impl Parser<'_> {
             let wrong = self.error();
             self.advance()?;
             let value = match word {
-                "LABEL" | "MANIFEST" | "MANIFEST_CHECKSUMS" => Some(OptionValue::Text(self.text()?)),
+                "INCREMENTAL" | "LABEL" | "MANIFEST" | "MANIFEST_CHECKSUMS" => Some(OptionValue::Text(self.text()?)),
                 "MAX_RATE" => Some(OptionValue::Integer(self.number()?)),
                 "FAST" | "NOVERIFY_CHECKSUMS" | "NOWAIT" | "PROGRESS" | "TABLESPACE_MAP" | "WAL" => None,
                 _ => return Err(wrong),

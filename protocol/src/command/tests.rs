@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::version::Flavour;
 use crate::version::ServerVersion::{self, V9_1, V9_3, V9_4, V9_5, V9_6, V10, V11, V13, V14, V15, V17};
 
 /// What stock clients sent: the releases of the servers and the text.
@@ -180,7 +181,7 @@ fn backup_keywords(version: ServerVersion) -> impl Strategy<Value = Vec<CommandO
         "MANIFEST_CHECKSUMS",
     ]
     .into_iter()
-    .filter(|word| keyword::find(word, version).is_some())
+    .filter(|word| keyword::find(word, version, Flavour::Stock).is_some())
     .collect();
     let option = (select(names), "[^\"]{0,12}", any::<u32>()).prop_map(|(word, text, number)| {
         let name = word.to_ascii_lowercase();
@@ -199,7 +200,7 @@ fn slot_keywords(version: ServerVersion) -> impl Strategy<Value = Vec<CommandOpt
         options.push(CommandOption::flag("reserve_wal"));
         options.extend(["export", "nothing", "use"].map(|action| CommandOption::text("snapshot", action)));
     }
-    if keyword::find("TWO_PHASE", version).is_some() {
+    if keyword::find("TWO_PHASE", version, Flavour::Stock).is_some() {
         options.push(CommandOption::flag("two_phase"));
     }
     if options.is_empty() { Just(Vec::new()).boxed() } else { vec(select(options), 0..3).boxed() }
@@ -209,7 +210,7 @@ fn creations(version: ServerVersion) -> impl Strategy<Value = Command> {
     let kinds = prop_oneof![Just(SlotKind::Physical), identifiers().prop_map(|plugin| SlotKind::Logical { plugin })];
     let options = if version.has_option_lists() { listed_options(0).boxed() } else { slot_keywords(version).boxed() };
     // 9.6 has a single option, for physical slots alone.
-    let reserves = keyword::find("RESERVE_WAL", version).is_some() && !version.has_temporary_slots();
+    let reserves = keyword::find("RESERVE_WAL", version, Flavour::Stock).is_some() && !version.has_temporary_slots();
     let reserve = any::<bool>().prop_map(move |reserve| reserve && reserves);
     (identifiers(), any::<bool>(), kinds, options, reserve).prop_map(
         move |(slot, temporary, kind, mut options, reserve)| {
@@ -257,7 +258,7 @@ fn commands(version: ServerVersion) -> BoxedStrategy<Command> {
     if version.has_slots() {
         all.push(creations(version).boxed());
         let drop = (identifiers(), any::<bool>()).prop_map(move |(slot, wait)| {
-            let wait = wait && keyword::find("WAIT", version).is_some();
+            let wait = wait && keyword::find("WAIT", version, Flavour::Stock).is_some();
             Command::DropReplicationSlot { slot, wait }
         });
         all.push(drop.boxed());

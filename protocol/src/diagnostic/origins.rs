@@ -4,7 +4,7 @@
 use super::origin::{Row, fatal, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 219] = [
+pub(super) const ROWS: [Row; 220] = [
     row("no pg_hba.conf entry for *", "auth.c", "ClientAuthentication", [493, 502, 551, 536, 541, 539, 528]),
     row("pg_hba.conf rejects *", "auth.c", "ClientAuthentication", [425, 434, 483, 469, 473, 471, 460]),
     row("*password authentication failed for user \"*\"", "auth.c", "auth_failed", [333, 342, 346, 334, 334, 332, 320]),
@@ -154,6 +154,7 @@ pub(super) const ROWS: [Row; 219] = [
     row("invalid string in message", "pqformat.c", "pq_getmsgstring", [1, 1, 1, 1, 1, 1, 1]),
     row("insufficient data left in message", "pqformat.c", "pq_copymsgbytes", [1, 1, 1, 1, 1, 1, 1]),
     row("could not open file \"*\": *", "basebackup.c", "sendFile", [1, 1, 1, 1, 1, 1, 1]),
+    row("could not verify checksum in file \"*\", block *", "basebackup.c", "sendFile", [1, 1, 1, 1, 1, 1, 1]),
     row("could not read file \"*\": *", "basebackup.c", "basebackup_read_file", [0, 1, 1, 1, 1, 1, 1]),
     row("could not read file \"*\": *", "basebackup.c", "sendFile", [1, 0, 0, 0, 0, 0, 0]),
     row("could not find any WAL files", "basebackup.c", "perform_base_backup", [1, 1, 1, 1, 1, 1, 1]),

@@ -23,9 +23,29 @@ impl ServerVersion {
         self >= Self::V9_6
     }
 
+    /// The function of SQL that begins a backup.
+    pub fn backup_start_function(self) -> &'static str {
+        if self >= Self::V15 { "pg_backup_start" } else { "pg_start_backup" }
+    }
+
     /// The function of SQL that ends a backup.
     pub fn backup_stop_function(self) -> &'static str {
         if self >= Self::V15 { "pg_backup_stop" } else { "pg_stop_backup" }
+    }
+
+    /// Whether `pg_stop_backup` takes `wait_for_archive` (since 10).
+    pub fn stop_waits_on_request(self) -> bool {
+        self >= Self::V10
+    }
+
+    /// Whether `pg_ls_dir`, `pg_stat_file` and `pg_read_binary_file` take `missing_ok` (since 9.5).
+    pub fn files_may_be_missing(self) -> bool {
+        self >= Self::V9_5
+    }
+
+    /// Whether `pg_tablespace_location` exists (since 9.2); before, `pg_tablespace` says it.
+    pub fn has_tablespace_location(self) -> bool {
+        self >= Self::V9_2
     }
 
     /// Whether `pg_start_backup()` can begin an exclusive backup, whose label lies in the data directory.
@@ -40,6 +60,17 @@ impl ServerVersion {
 
     /// Whether the hint on a `backup_label` whose checkpoint is gone begins with `recovery.signal`.
     pub fn label_hint_names_signal_file(self) -> bool {
+        self >= Self::V12
+    }
+
+    /// Whether BASE_BACKUP leaves out temporary relations, and of unlogged ones all but the init fork.
+    pub fn leaves_out_unlogged_relations(self) -> bool {
+        self >= Self::V11
+    }
+
+    /// Whether `.DS_Store`, which the Finder of macOS leaves in directories, stays out of a backup: since 17, and since the releases
+    /// of May 2024 of 12 to 16 (commit c1fc502f5, "Skip .DS_Store files in server side utils").
+    pub fn leaves_out_finder_files(self) -> bool {
         self >= Self::V12
     }
 

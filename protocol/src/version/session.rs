@@ -75,6 +75,11 @@ impl ServerVersion {
         self >= Self::V14
     }
 
+    /// Whether a session that does nothing can be ended for it (`idle_session_timeout`, since 14).
+    pub fn has_idle_session_timeout(self) -> bool {
+        self >= Self::V14
+    }
+
     /// Whether `default_transaction_read_only` and `in_hot_standby` are reported to every client.
     pub fn reports_hot_standby(self) -> bool {
         self >= Self::V14

@@ -89,6 +89,11 @@ enum State {
     Sha512(Sha512),
 }
 
+/// A checksum that has to be made from the first byte to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("checksums of pieces cannot be put together")]
+pub struct Indivisible;
+
 impl ChecksumHasher {
     /// A checksum of nothing yet.
     pub fn new(algorithm: ChecksumAlgorithm) -> Self {
@@ -112,6 +117,19 @@ impl ChecksumHasher {
             State::Sha384(state) => state.update(bytes),
             State::Sha512(state) => state.update(bytes),
         }
+    }
+
+    /// Takes in `length` bytes whose checksum was made apart, in the same way: large files can be read in several places at once.
+    ///
+    /// # Errors
+    /// Only CRC-32C can be put together.
+    pub fn append(&mut self, following: &Self, length: usize) -> Result<(), Indivisible> {
+        match (&mut self.0, &following.0) {
+            (State::Crc32c(crc), State::Crc32c(following)) => *crc = crc32c::crc32c_combine(*crc, *following, length),
+            (State::None, State::None) => {}
+            _ => return Err(Indivisible),
+        }
+        Ok(())
     }
 
     /// The checksum, in the order in which the manifest prints its bytes: a CRC least significant byte first, because the
@@ -177,6 +195,18 @@ mod tests {
             hasher.update(head);
             hasher.update(tail);
             prop_assert_eq!(hex::encode(&hasher.finish()), checksum(algorithm, &bytes));
+        }
+
+        #[test]
+        fn sums_of_pieces_are_put_together(bytes: Vec<u8>, cut: proptest::sample::Index, which in 0_usize..6) {
+            let algorithm = ChecksumAlgorithm::ALL[which];
+            let (head, tail) = bytes.split_at(cut.index(bytes.len() + 1));
+            let [mut sum, mut following] = [(); 2].map(|()| ChecksumHasher::new(algorithm));
+            sum.update(head);
+            following.update(tail);
+            let divisible = matches!(algorithm, ChecksumAlgorithm::None | ChecksumAlgorithm::Crc32c);
+            prop_assert_eq!(sum.append(&following, tail.len()).is_ok(), divisible);
+            prop_assert!(!divisible || hex::encode(&sum.finish()) == checksum(algorithm, &bytes));
         }
     }
 }

@@ -362,7 +362,7 @@ impl Lexer<'_> {
                     return Ok(Token::String);
                 }
                 (Some(b'\\'), Some(escaped)) => {
-                    let Some(character) = unescape(escaped) else { return Err(self.invalid_escape(escape).into()) };
+                    let Some(character) = unescape(escaped) else { return Err(self.invalid_escape(escape)) };
                     self.text.push(character);
                     escape + 1
                 }
@@ -374,11 +374,20 @@ impl Lexer<'_> {
     }
 
     /// A backslash before a character, at `at`, that needs none.
-    fn invalid_escape(&mut self, at: usize) -> JsonError {
+    fn invalid_escape(&mut self, at: usize) -> Stop {
         let rest = self.input.get(at..).unwrap_or_default();
+        let whole = match rest.first() {
+            Some(0xC0..=0xDF) => 2,
+            Some(0xE0..=0xEF) => 3,
+            Some(0xF0..) => 4,
+            _ => 1,
+        };
+        if rest.len() < whole && !self.last {
+            return Stop::Incomplete;
+        }
         let length = (1..=4).find(|&length| rest.get(..length).is_some_and(|bytes| str::from_utf8(bytes).is_ok()));
         (self.start, self.end) = (at, at + length.unwrap_or(1));
-        self.fail(format!("Escape sequence \"\\{}\" is invalid.", self.quoted()))
+        self.fail(format!("Escape sequence \"\\{}\" is invalid.", self.quoted())).into()
     }
 
     fn hex_digits(&mut self, at: usize) -> Result<u32, Stop> {

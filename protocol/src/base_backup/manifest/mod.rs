@@ -15,7 +15,7 @@ mod time;
 mod upload;
 mod write;
 
-pub use checksum::{ChecksumAlgorithm, ChecksumHasher, UnrecognizedAlgorithm};
+pub use checksum::{ChecksumAlgorithm, ChecksumHasher, Indivisible, UnrecognizedAlgorithm};
 pub use parse::ManifestError;
 pub use time::{format_last_modified, format_start_time};
 pub use upload::{ManifestUpload, PriorBackup};
@@ -73,6 +73,18 @@ impl Manifest {
     /// The first problem, in the order in which `pg_verifybackup` meets them.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         parse::parse(bytes)
+    }
+
+    /// Reads a manifest as [`parse`](Self::parse) does, and tells every file instead of keeping it: the result has none. Whoever
+    /// listens looks for paths that occur twice.
+    ///
+    /// # Errors
+    /// Those of [`parse`](Self::parse), and what `on_file` returns.
+    pub fn scan(
+        bytes: &[u8],
+        on_file: impl FnMut(ManifestFile) -> Result<(), ManifestError>,
+    ) -> Result<Self, ManifestError> {
+        parse::scan(bytes, on_file)
     }
 
     /// The manifest as a server writes it; with `force_encode` every path is in hexadecimal.

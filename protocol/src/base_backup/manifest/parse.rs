@@ -57,6 +57,13 @@ pub enum ManifestError {
     OutOfMemory,
 }
 
+impl ManifestError {
+    /// A path that occurs twice.
+    pub fn duplicate(path: &[u8]) -> Self {
+        Self::DuplicatePath(lossy(path))
+    }
+}
+
 impl From<JsonError> for ManifestError {
     fn from(JsonError { problem, offset }: JsonError) -> Self {
         Self::Parse { problem, offset }
@@ -69,8 +76,30 @@ fn fail<T>(problem: &'static str, offset: usize) -> Result<T, ManifestError> {
 
 /// Reads a manifest and checks its own checksum: see [`Manifest::parse`].
 pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
-    let parser = ManifestParser::new(Whole::default(), Numbers::Strict);
-    parser.finish(bytes).map(|whole| whole.manifest)
+    let mut files = Vec::new();
+    let manifest = scan(bytes, keep(&mut files))?;
+    Ok(Manifest { files, ..manifest })
+}
+
+/// The same, with every file told instead of kept: see [`Manifest::scan`].
+pub(super) fn scan(
+    bytes: &[u8],
+    on_file: impl FnMut(ManifestFile) -> Result<(), ManifestError>,
+) -> Result<Manifest, ManifestError> {
+    let parser = ManifestParser::new(Told::new(on_file), Numbers::Strict);
+    parser.finish(bytes).map(|told| told.manifest)
+}
+
+/// Keeps files, and refuses those that occur twice.
+pub(super) fn keep(files: &mut Vec<ManifestFile>) -> impl FnMut(ManifestFile) -> Result<(), ManifestError> {
+    let mut paths = HashSet::new();
+    move |file| {
+        if !paths.insert(file.path.clone()) {
+            return Err(ManifestError::duplicate(&file.path));
+        }
+        files.push(file);
+        Ok(())
+    }
 }
 
 /// Who is told what stands in a manifest (`JsonManifestParseContext`), and may refuse it.
@@ -81,14 +110,19 @@ pub(super) trait Visitor {
     fn wal_range(&mut self, range: WalRange) -> Result<(), ManifestError>;
 }
 
-/// Keeps everything, and refuses what `pg_verifybackup` refuses.
-#[derive(Debug, Default)]
-pub(super) struct Whole {
+/// Keeps everything but the files.
+pub(super) struct Told<F> {
     pub(super) manifest: Manifest,
-    paths: HashSet<Vec<u8>>,
+    on_file: F,
 }
 
-impl Visitor for Whole {
+impl<F> Told<F> {
+    pub(super) fn new(on_file: F) -> Self {
+        Self { manifest: Manifest::default(), on_file }
+    }
+}
+
+impl<F: FnMut(ManifestFile) -> Result<(), ManifestError>> Visitor for Told<F> {
     fn version(&mut self, version: u64) -> Result<(), ManifestError> {
         self.manifest.version = version;
         Ok(())
@@ -100,11 +134,7 @@ impl Visitor for Whole {
     }
 
     fn file(&mut self, file: ManifestFile) -> Result<(), ManifestError> {
-        if !self.paths.insert(file.path.clone()) {
-            return Err(ManifestError::DuplicatePath(lossy(&file.path)));
-        }
-        self.manifest.files.push(file);
-        Ok(())
+        (self.on_file)(file)
     }
 
     fn wal_range(&mut self, range: WalRange) -> Result<(), ManifestError> {

@@ -440,6 +440,26 @@ fn a_bad_upload_is_refused_with_the_texts_of_the_recordings() {
     "#);
 }
 
+/// A parser that takes pieces.
+fn parser(
+    files: &mut Vec<ManifestFile>,
+) -> parse::ManifestParser<parse::Told<impl FnMut(ManifestFile) -> Result<(), ManifestError>>> {
+    parse::ManifestParser::new(parse::Told::new(parse::keep(files)), numbers::Numbers::Strict)
+}
+
+#[test]
+fn a_piece_may_end_within_a_character_that_is_no_escape() {
+    let text = "{ \"\\\u{10000}".as_bytes();
+    let whole = Manifest::parse(text).expect_err("no escape").to_string();
+    for cut in 1..text.len() {
+        let mut files = Vec::new();
+        let mut parser = parser(&mut files);
+        let used = parser.read(&text[..cut]).expect("not wrong yet");
+        let pieces = parser.finish(&text[used..]).map(|told| told.manifest).expect_err("no escape");
+        assert_eq!(pieces.to_string(), whole, "cut at {cut}");
+    }
+}
+
 proptest! {
     #[test]
     fn pieces_do_not_matter(
@@ -449,7 +469,8 @@ proptest! {
         let at = at.index(bytes.len());
         bytes.splice(at..(at + noise.len()).min(bytes.len()), noise.into_bytes());
         let whole = Manifest::parse(&bytes);
-        let mut parser = parse::ManifestParser::new(parse::Whole::default(), numbers::Numbers::Strict);
+        let mut files = Vec::new();
+        let mut parser = parser(&mut files);
         let (mut from, mut error) = (0, None);
         let mut to = 0;
         for size in sizes.iter().cycle() {
@@ -465,7 +486,8 @@ proptest! {
         if let Some(error) = error {
             prop_assert_eq!(whole, Err(error));
         } else {
-            let pieces = parser.finish(&bytes[from..]).map(|whole| whole.manifest);
+            let pieces = parser.finish(&bytes[from..]).map(|told| told.manifest);
+            let pieces = pieces.map(|manifest| Manifest { files, ..manifest });
             prop_assert_eq!(pieces.map_err(|error| error.to_string()), whole.map_err(|error| error.to_string()));
         }
     }

@@ -14,7 +14,8 @@ pub use compression::{Compression, CompressionAlgorithm};
 
 use crate::base_backup::manifest::ChecksumAlgorithm;
 use crate::command::{Command, CommandOption};
-use crate::version::ServerVersion;
+use crate::lsn::Lsn;
+use crate::version::{Flavour, ServerVersion};
 
 /// The label of a backup that was given none.
 pub const DEFAULT_LABEL: &str = "base backup";
@@ -40,6 +41,8 @@ pub struct BaseBackupOptions {
     pub wait: bool,
     /// Whether only what changed since the uploaded manifest is sent (17).
     pub incremental: bool,
+    /// Whether only the files are sent that changed since a backup that started here ([`Flavour::increments_by_lsn`]).
+    pub incremental_from: Option<Lsn>,
     /// The highest transfer rate in kB/s, within [`MAX_RATE`] (9.4).
     pub max_rate: Option<u32>,
     /// Whether links to tablespaces are sent as the file `tablespace_map` (9.5).
@@ -104,6 +107,8 @@ impl Target {
 /// What a server knows when it judges options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerFacts {
+    /// What it is built from.
+    pub flavour: Flavour,
     /// The setting `summarize_wal`.
     pub wal_summaries: bool,
     /// Whether this session has uploaded a manifest.
@@ -122,6 +127,7 @@ impl Default for ServerFacts {
     /// A server as it is first set up, built with zlib alone, and a role that has REPLICATION and no more.
     fn default() -> Self {
         Self {
+            flavour: Flavour::Stock,
             wal_summaries: false,
             manifest_uploaded: false,
             writes_server_files: false,
@@ -142,6 +148,7 @@ impl Default for BaseBackupOptions {
             wal: false,
             wait: true,
             incremental: false,
+            incremental_from: None,
             max_rate: None,
             tablespace_map: false,
             verify_checksums: true,
@@ -165,6 +172,7 @@ impl BaseBackupOptions {
 
     fn keywords(&self, version: ServerVersion) -> Command {
         let mut options = vec![CommandOption::text("label", self.label.as_str())];
+        options.extend(self.start_position());
         let flags =
             [(self.progress, "progress"), (self.wal, "wal"), (self.fast_checkpoint, "fast"), (!self.wait, "nowait")];
         options.extend(flags.iter().filter(|(given, _)| *given).map(|(_, name)| CommandOption::flag(name)));
@@ -180,6 +188,7 @@ impl BaseBackupOptions {
     fn option_list(&self) -> Command {
         let mut options = Vec::new();
         let to_client = self.target == Target::Client;
+        options.extend(self.start_position());
         let mut flag = |given: bool, option: CommandOption| {
             if given {
                 options.push(option);
@@ -211,6 +220,10 @@ impl BaseBackupOptions {
             );
         }
         Command::BaseBackup(options)
+    }
+
+    fn start_position(&self) -> Option<CommandOption> {
+        self.incremental_from.map(|start| CommandOption::text("incremental", start.to_string()))
     }
 
     fn manifest_options(&self, options: &mut Vec<CommandOption>) {

@@ -4,7 +4,8 @@ use super::compression::{CompressionError, CompressionSupport};
 use super::{BaseBackupOptions, Compression, MAX_LABEL, MAX_RATE, ManifestOption, OptionError, ServerFacts, Target};
 use crate::base_backup::manifest::ChecksumAlgorithm;
 use crate::command::{CommandOption, parse_boolean_word};
-use crate::version::ServerVersion;
+use crate::lsn::Lsn;
+use crate::version::{Flavour, ServerVersion};
 
 impl BaseBackupOptions {
     /// Reads the options of a BASE_BACKUP as a server of `version` does.
@@ -20,7 +21,7 @@ impl BaseBackupOptions {
         let mut seen: Vec<&str> = Vec::new();
         for option in given {
             let name = option.name.as_str();
-            if !known(name, version) {
+            if !known(name, version, facts.flavour) {
                 return Err(unknown(name, version));
             }
             if seen.contains(&name) {
@@ -37,7 +38,7 @@ impl BaseBackupOptions {
 }
 
 /// Whether a release knows an option. Before 15, grammar alone decides; the names are those of its keywords.
-fn known(name: &str, version: ServerVersion) -> bool {
+fn known(name: &str, version: ServerVersion, flavour: Flavour) -> bool {
     match name {
         "label" | "progress" | "wal" => true,
         "max_rate" => version.has_max_rate(),
@@ -47,7 +48,7 @@ fn known(name: &str, version: ServerVersion) -> bool {
         "noverify_checksums" => version.verifies_checksums() && !version.has_option_lists(),
         "checkpoint" | "wait" | "verify_checksums" | "target" | "target_detail" | "compression"
         | "compression_detail" => version.has_option_lists(),
-        "incremental" => version.has_incremental(),
+        "incremental" => version.has_incremental() || flavour.increments_by_lsn(),
         _ => false,
     }
 }
@@ -101,6 +102,9 @@ impl Reader {
             "nowait" => options.wait = false,
             "wait" => options.wait = option.as_boolean()?,
             "wal" => options.wal = option.as_boolean()?,
+            "incremental" if self.facts.flavour.increments_by_lsn() => {
+                options.incremental_from = Some(start_position(&option.as_text()?)?);
+            }
             "incremental" => {
                 options.incremental = option.as_boolean()?;
                 if options.incremental && !self.facts.wal_summaries {
@@ -170,6 +174,17 @@ impl Reader {
         }
         Ok(options)
     }
+}
+
+/// `pg_lsn_in`. There is no WAL at `0/0`.
+fn start_position(text: &str) -> Result<Lsn, OptionError> {
+    let start: Lsn = text
+        .parse()
+        .map_err(|_| OptionError::new("22P02", format!("invalid input syntax for type pg_lsn: \"{text}\"")))?;
+    if start.is_invalid() {
+        return Err(OptionError::new("22023", "start position of an incremental backup must not be 0/0"));
+    }
+    Ok(start)
 }
 
 fn checkpoint(word: &str) -> Result<bool, OptionError> {

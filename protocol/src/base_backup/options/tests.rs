@@ -9,7 +9,7 @@ use crate::command::{self, CommandError};
 use crate::version::ServerVersion::{V14, V16, V18};
 
 fn judge(text: &str, version: ServerVersion, facts: ServerFacts) -> Result<BaseBackupOptions, OptionError> {
-    match command::parse(text, version).expect(text).command {
+    match command::parse_as(text, version, facts.flavour).expect(text).command {
         Command::BaseBackup(options) => BaseBackupOptions::from_command(&options, version, &facts),
         other => panic!("{other:?}"),
     }
@@ -44,6 +44,7 @@ fn says_what_real_servers_said() {
             // The recorded 15 was a packaged build, the others were built without LZ4 and Zstandard.
             let packaged = version == ServerVersion::V15;
             let facts = ServerFacts {
+                flavour: Flavour::Stock,
                 wal_summaries: facts.contains("summaries"),
                 manifest_uploaded: facts.contains("manifest"),
                 writes_server_files: facts.contains("server-files"),
@@ -112,6 +113,7 @@ fn understands_words_as_servers_do() {
 #[test]
 fn asks_as_pg_basebackup_does() {
     let everything = ServerFacts {
+        flavour: Flavour::Stock,
         wal_summaries: true,
         manifest_uploaded: true,
         writes_server_files: true,
@@ -188,6 +190,7 @@ fn known_options(version: ServerVersion) -> impl Strategy<Value = BaseBackupOpti
                 wal,
                 wait,
                 incremental: incremental && version.has_incremental(),
+                incremental_from: None,
                 max_rate: rate.filter(|_| version.has_max_rate()),
                 tablespace_map: map && version.has_tablespace_map(),
                 verify_checksums: verify || !version.verifies_checksums(),
@@ -206,9 +209,54 @@ proptest! {
         (version, options) in select(&ServerVersion::ALL[..]).prop_flat_map(|version| (Just(version), known_options(version)))
     ) {
         let facts = ServerFacts {
+            flavour: Flavour::Stock,
             wal_summaries: true, manifest_uploaded: true, writes_server_files: true, gzip: true, lz4: true, zstd: true,
         };
         let text = options.to_command(version).to_sql(version);
         prop_assert_eq!(judge(&text, version, facts), Ok(options), "{}", text);
     }
+
+    #[test]
+    fn a_start_position_comes_back_where_the_flavour_takes_one(
+        (version, options) in select(&ServerVersion::ALL[..]).prop_flat_map(|version| (Just(version), known_options(version))),
+        from in 1_u64..,
+    ) {
+        let facts = ServerFacts {
+            flavour: Flavour::IncrementalPoc, writes_server_files: true, lz4: true, zstd: true, ..ServerFacts::default()
+        };
+        let options = BaseBackupOptions { incremental: false, incremental_from: Some(Lsn(from)), ..options };
+        let text = options.to_command(version).to_sql(version);
+        prop_assert_eq!(judge(&text, version, facts), Ok(options), "{}", text);
+    }
+}
+
+/// BASE_BACKUP as the patches of 2014 describe it in protocol.sgml, and what they make of other values.
+#[test]
+fn the_flavour_of_2014_takes_a_start_position() {
+    let poc = ServerFacts { flavour: Flavour::IncrementalPoc, wal_summaries: true, ..ServerFacts::default() };
+    let told = |text: &str, version| match command::parse_as(text, version, poc.flavour) {
+        Ok(_) => match judge(text, version, poc) {
+            Ok(options) => options.incremental_from.map_or("full".to_owned(), |from| from.to_string()),
+            Err(error) => format!("{} {error}", error.code),
+        },
+        Err(error) => error.to_string(),
+    };
+    let keywords = |value: &str| format!("BASE_BACKUP LABEL 'x' INCREMENTAL{value} PROGRESS");
+    let list = |value: &str| format!("BASE_BACKUP (LABEL 'x', INCREMENTAL{value})");
+    let told = [
+        told("BASE_BACKUP LABEL 'x' PROGRESS FAST", ServerVersion::V9_5),
+        told(&keywords(" '0/2000028'"), ServerVersion::V9_5),
+        told(&keywords(" '2000028'"), ServerVersion::V9_5),
+        told(&keywords(" '0/0'"), ServerVersion::V9_5),
+        told(&keywords(""), ServerVersion::V9_5),
+        told(&list(" '0/2000028'"), V18),
+        told(&list(" '0/2000028', INCREMENTAL '0/1'"), V18),
+        told(&list(""), V18),
+    ];
+    insta::assert_snapshot!(told.join("\n"));
+    let stock = command::parse(&keywords(" '0/2000028'"), ServerVersion::V9_5);
+    insta::assert_snapshot!(stock.expect_err("unknown").to_string(), @"syntax error");
+    let stock = ServerFacts { wal_summaries: true, ..ServerFacts::default() };
+    insta::assert_snapshot!(judge(&list(" '0/2000028'"), V16, stock).expect_err("unknown").to_string(), @r#"unrecognized base backup option: "incremental""#);
+    insta::assert_snapshot!(judge(&list(" '0/2000028'"), V18, stock).expect_err("no boolean").to_string(), @"incremental requires a Boolean value");
 }
