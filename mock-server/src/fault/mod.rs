@@ -7,25 +7,31 @@
 //! | what | see |
 //! |---|---|
 //! | where a fault strikes | [`Point`] |
-//! | what it does | [`Action`] |
+//! | what it does | [`Action`], one file each in [`action`] |
 //! | which actions go with which points | [`Fault::validate`] |
 //! | what it says of a tar header | [`member`] |
 //! | changing tar headers | [`header`] |
 
 pub mod action;
 pub(crate) mod header;
+mod hex;
 pub mod member;
 mod plan;
 pub mod point;
 mod validate;
 
 #[cfg(test)]
-mod tests;
+mod everywhere;
+#[cfg(test)]
+mod testing;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::action::{Action, Hex, NoticeSeverity, ShutdownMode, Signal};
+pub use self::action::client::Signal;
+pub use self::action::server::{NoticeSeverity, ShutdownMode};
+pub use self::action::{Action, archive, client, cluster, server, wire};
+pub use self::hex::Hex;
 pub use self::member::{HeaderField, MemberType, Mode};
 pub(crate) use self::plan::{Identity, Plan, Role, Stop};
 pub(crate) use self::point::Moment;

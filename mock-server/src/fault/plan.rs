@@ -100,6 +100,11 @@ impl Plan {
         self.counts_messages
     }
 
+    /// Whether every fault has struck, so that nobody needs to ask any more.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.faults.iter().all(|armed| armed.fired)
+    }
+
     /// The actions to take at `moment`, in the order of the plan.
     pub(crate) fn ask(&mut self, moment: Moment<'_>, who: &Identity) -> Vec<Action> {
         let struck = self.faults.iter_mut().filter(|armed| armed.concerns(who) && moment.is_at(&armed.fault.when));
@@ -125,6 +130,14 @@ impl Plan {
             matches!(&armed.fault.when, Point::ArchiveData { archive: wanted, at: Position::Percent(_), .. }
                 if wanted.as_ref().is_none_or(|wanted| wanted == archive))
         })
+    }
+
+    /// Whether a fault is about a percentage of the manifest.
+    pub(crate) fn needs_size_of_manifest(&self, who: &Identity) -> bool {
+        let concerned = self.faults.iter().filter(|armed| armed.concerns(who));
+        concerned
+            .map(|armed| &armed.fault.when)
+            .any(|point| matches!(point, Point::ManifestData { at: Position::Percent(_), .. }))
     }
 
     /// The bytes of `archive`, which has `size` bytes, at which a fault may strike, ascending.
@@ -194,9 +207,10 @@ fn offset(at: Position, size: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::wire::Close;
 
     fn ready(client: Option<&str>, nth: u32) -> Fault {
-        Fault { when: Point::Ready { client: client.map(str::to_owned), nth }, r#do: Action::Close {} }
+        Fault { when: Point::Ready { client: client.map(str::to_owned), nth }, r#do: Action::Close(Close {}) }
     }
 
     fn session(number: u32, name: &str, role: Option<Role>) -> Identity {
@@ -232,7 +246,7 @@ mod tests {
                 archive: archive.map(str::to_owned),
                 at: at.parse().unwrap(),
             },
-            r#do: Action::Drop {},
+            r#do: Action::Close(Close {}),
         };
         let plan = Plan::new(&[at(None, "50%"), at(Some("base.tar"), "8KiB"), at(Some("16400.tar"), "1B")]);
         let who = Identity::default();

@@ -194,8 +194,23 @@ impl Point {
         !matches!(self, Self::Clock { .. } | Self::ClientEnd { .. })
     }
 
+    /// What it lacks for what is done to a session.
+    pub(super) fn lacks_session(&self) -> Option<&'static str> {
+        (!self.has_session()).then_some("a session of its own")
+    }
+
+    /// What it lacks for what is done to a message.
+    pub(super) fn lacks_message(&self) -> Option<&'static str> {
+        (!self.has_message()).then_some("a message of its own")
+    }
+
+    /// What it lacks for what is done to a header.
+    pub(super) fn lacks_header(&self) -> Option<&'static str> {
+        (!self.is_header()).then_some("a member's header: member without at")
+    }
+
     /// Whether one message, or one result set, of the server stands at the point, which can be left out or repeated.
-    pub(super) fn has_message(&self) -> bool {
+    fn has_message(&self) -> bool {
         !matches!(
             self,
             Self::Connect { .. }
@@ -280,7 +295,12 @@ pub(super) fn names_member(wanted: &str, name: &[u8], path: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use backstop_protocol::version::ServerVersion;
+
     use super::*;
+    use crate::testing::{Client, End, fault, server};
 
     #[test]
     fn a_member_is_named_by_either_path_or_by_a_prefix() {
@@ -292,5 +312,26 @@ mod tests {
             assert!(!names_member(wanted, name, path), "{wanted}");
         }
         assert!(names_member("pg_wal/archive_status", b"./pg_wal/archive_status", b"pg_wal/archive_status"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_strikes_without_a_session_of_its_own() {
+        let server = server(ServerVersion::V18, vec![fault(r#"{"clock": {"at": "90s"}}"#, r#"{"close": {}}"#)]);
+        let mut client = Client::start(&server, "test").await;
+        let begun = tokio::time::Instant::now();
+        assert_eq!(client.next().await, Err(End::Closed(0)));
+        assert_eq!(begun.elapsed(), Duration::from_secs(90));
+        assert_eq!(server.fired().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_client_is_a_point() {
+        let when = r#"{"client-end": {"client": "first", "nth": 2}}"#;
+        let server = server(ServerVersion::V18, vec![fault(when, r#"{"switch-wal": {}}"#)]);
+        for name in ["first", "second", "first"] {
+            assert!(server.fired().is_empty());
+            server.client_ended(name);
+        }
+        assert_eq!(server.fired().len(), 1);
     }
 }

@@ -5,6 +5,8 @@ use tokio::time::Instant;
 
 use super::throttle::Throttle;
 use super::{Ending, Session, Stop, canceled, terminated};
+use crate::fault::server::{ChangeParameter, ChangeRow, Error, Notice, Shutdown, Terminate};
+use crate::fault::wire::{self, Chop, Delay, Insert, Stall};
 use crate::fault::{Action, Moment, ShutdownMode};
 
 /// What a fault changes of the message at its point.
@@ -43,29 +45,29 @@ impl Session {
         for action in actions {
             self.shared.note(self.seat.number, action.name());
             match action {
-                Action::Delay { r#for } | Action::Stall { r#for: Some(r#for) } => {
+                Action::Delay(Delay { r#for }) | Action::Stall(Stall { r#for: Some(r#for) }) => {
                     self.pause(Instant::now().checked_add(r#for.0)).await?;
                 }
-                Action::Stall { r#for: None } => self.pause(None).await?,
-                Action::Throttle { rate } => self.pace = Some(Throttle::new(rate.0)),
-                Action::Chop { into } => self.piece = Some(usize::try_from(into.0).unwrap_or(usize::MAX)),
-                Action::Close {} => return Err(Ending::Close.into()),
-                Action::Reset {} => return Err(Ending::Reset.into()),
-                Action::Drop {} => edits.dropped = true,
-                Action::Repeat {} => edits.repeated += 1,
-                Action::Swap {} => edits.swapped = true,
-                Action::ChangeRow { column, row, to } => self.changes.change_row(column, row, to),
-                Action::ChangeParameter { name, to } => self.changes.change_parameter(name, to),
-                Action::Insert { hex } if inside => edits.inserted.extend(hex.0),
-                Action::Insert { hex } => self.wire.output.extend_from_slice(&hex.0),
-                Action::Error { sqlstate, message } => return Err(Diagnostic::error(sqlstate, message).into()),
-                Action::Notice { severity, message } => {
+                Action::Stall(Stall { r#for: None }) => self.pause(None).await?,
+                Action::Throttle(wire::Throttle { rate }) => self.pace = Some(Throttle::new(rate.0)),
+                Action::Chop(Chop { into }) => self.piece = Some(usize::try_from(into.0).unwrap_or(usize::MAX)),
+                Action::Close(_) => return Err(Ending::Close.into()),
+                Action::Reset(_) => return Err(Ending::Reset.into()),
+                Action::Drop(_) => edits.dropped = true,
+                Action::Repeat(_) => edits.repeated += 1,
+                Action::Swap(_) => edits.swapped = true,
+                Action::ChangeRow(ChangeRow { column, row, to }) => self.changes.change_row(column, row, to),
+                Action::ChangeParameter(ChangeParameter { name, to }) => self.changes.change_parameter(name, to),
+                Action::Insert(Insert { hex }) if inside => edits.inserted.extend(hex.0),
+                Action::Insert(Insert { hex }) => self.wire.output.extend_from_slice(&hex.0),
+                Action::Error(Error { sqlstate, message }) => return Err(Diagnostic::error(sqlstate, message).into()),
+                Action::Notice(Notice { severity, message }) => {
                     let code = severity.code();
                     let notice = Diagnostic::new(severity.into(), code, message);
                     self.say_unasked(&BackendMessage::NoticeResponse(notice));
                 }
-                Action::Terminate { client: None } => return Err(Ending::Fatal(terminated()).into()),
-                Action::Crash { .. } | Action::Shutdown { mode: ShutdownMode::Immediate } => {
+                Action::Terminate(Terminate { client: None }) => return Err(Ending::Fatal(terminated()).into()),
+                Action::Crash(_) | Action::Shutdown(Shutdown { mode: ShutdownMode::Immediate }) => {
                     if self.version.crashes_silently() {
                         let part = pending.get(..pending.len() / 2).unwrap_or_default();
                         self.wire.output.extend_from_slice(part);
@@ -73,40 +75,40 @@ impl Session {
                     self.shared.act(&action);
                     return Err(Ending::Crash.into());
                 }
-                Action::Garble { .. }
-                | Action::Truncate { .. }
-                | Action::RenameMember { .. }
-                | Action::RetypeMember { .. }
-                | Action::RelinkMember { .. }
-                | Action::ResizeHeader { .. }
-                | Action::RemodeMember { .. }
-                | Action::WriteHeader { .. }
-                | Action::RewriteMember { .. }
-                | Action::ChangeControl { .. }
-                | Action::BreakHeader {}
-                | Action::OmitMember {}
-                | Action::OmitArchive {}
-                | Action::OmitTrailer {}
-                | Action::ExtraMember { .. } => edits.archive.push(action),
-                Action::KillClient { .. }
-                | Action::FillDisk { .. }
-                | Action::FailFsync { .. }
-                | Action::ProtectDisk { .. }
-                | Action::StartClient { .. } => self.at_the_client(&action).await?,
-                Action::Terminate { client: Some(_) }
-                | Action::Shutdown { .. }
-                | Action::Promote {}
-                | Action::RecycleWal { .. }
-                | Action::SwitchWal {}
-                | Action::DropSlot { .. }
-                | Action::StartBackup { .. }
-                | Action::StopBackup { .. }
-                | Action::AbortBackup {}
-                | Action::AddFile { .. }
-                | Action::ChangeFile { .. }
-                | Action::GrowFile { .. }
-                | Action::RemoveFile { .. }
-                | Action::ShrinkFile { .. } => {
+                Action::Garble(_)
+                | Action::Truncate(_)
+                | Action::RenameMember(_)
+                | Action::RetypeMember(_)
+                | Action::RelinkMember(_)
+                | Action::ResizeHeader(_)
+                | Action::RemodeMember(_)
+                | Action::WriteHeader(_)
+                | Action::RewriteMember(_)
+                | Action::ChangeControl(_)
+                | Action::BreakHeader(_)
+                | Action::OmitMember(_)
+                | Action::OmitArchive(_)
+                | Action::OmitTrailer(_)
+                | Action::ExtraMember(_) => edits.archive.push(action),
+                Action::KillClient(_)
+                | Action::FillDisk(_)
+                | Action::FailFsync(_)
+                | Action::ProtectDisk(_)
+                | Action::StartClient(_) => self.at_the_client(&action).await?,
+                Action::Terminate(Terminate { client: Some(_) })
+                | Action::Shutdown(_)
+                | Action::Promote(_)
+                | Action::RecycleWal(_)
+                | Action::SwitchWal(_)
+                | Action::DropSlot(_)
+                | Action::StartBackup(_)
+                | Action::StopBackup(_)
+                | Action::AbortBackup(_)
+                | Action::AddFile(_)
+                | Action::ChangeFile(_)
+                | Action::GrowFile(_)
+                | Action::RemoveFile(_)
+                | Action::ShrinkFile(_) => {
                     self.shared.act(&action);
                     // This session may be among those that are told to end: they end before they say more.
                     tokio::task::yield_now().await;

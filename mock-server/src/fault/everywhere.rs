@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use backstop_protocol::base_backup::tar::{MemberHeader, MemberKind, TarEvent, TarReader, Trailer};
 use backstop_protocol::frontend::FrontendMessage;
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::version::ServerVersion;
 use backstop_protocol::wal::stream::{PgTimestamp, StandbyMessage};
 use bytes::BytesMut;
 
+use super::testing::sound;
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::server::Server;
-use crate::testing::{Client, End, config};
+use crate::testing::{Client, End, archives, config};
 
 const POINTS: [&str; 24] = [
     r#"{"connect": {}}"#,
@@ -163,4 +165,18 @@ async fn a_stream_says_what_it_says_without_faults() {
     let transcript = server.transcript();
     let said = |message: &str| transcript.iter().filter(|event| event.message == message).count();
     assert_eq!((said("CopyBothResponse"), said("CopyOutResponse")), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sound_archive_satisfies_the_strict_reader() {
+    for (name, archive) in archives(&sound().await).into_iter().filter(|(name, _)| name != "manifest") {
+        let mut reader = TarReader::new(Trailer::Required);
+        let mut events = Vec::new();
+        reader.push(archive.into(), &mut events).unwrap();
+        reader.finish().unwrap();
+        let directories = events
+            .iter()
+            .filter(|event| matches!(event, TarEvent::Member(MemberHeader { kind: MemberKind::Directory, .. })));
+        assert!(directories.count() > 0, "{name}");
+    }
 }
