@@ -25,6 +25,21 @@ impl Arguments {
         }
     }
 
+    /// A text that need not be one: a path.
+    fn bytes(&self, number: usize) -> Vec<u8> {
+        match self.0.get(number) {
+            Some(Value::Bytes(bytes)) => bytes.to_vec(),
+            other => other.and_then(Value::text).unwrap_or_default().into_bytes(),
+        }
+    }
+
+    fn int(&self, number: usize) -> Option<i64> {
+        match self.0.get(number) {
+            Some(Value::Int(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
     /// A position, which is a text before 9.4.
     fn lsn(&self, number: usize) -> Result<Lsn, Diagnostic> {
         match self.0.get(number) {
@@ -49,8 +64,8 @@ impl Session {
             Rows::One => vec![Vec::new()],
             Rows::Slots => self.slot_rows(),
             Rows::Function(call) => match self.compute(call, &[], parameters)? {
-                Value::Record(fields) => vec![fields.into_iter().map(|(_, value)| value).collect()],
-                value => vec![vec![value]],
+                Value::Set(values) => values.into_iter().map(Self::columns_of).collect(),
+                value => vec![Self::columns_of(value)],
             },
         };
         let mut rows = Vec::new();
@@ -66,9 +81,28 @@ impl Session {
             for target in &plan.targets {
                 row.push(self.compute(target, &source, parameters)?);
             }
-            rows.push(row);
+            // A function that returns a set makes a row of each value.
+            match row.iter().position(|value| matches!(value, Value::Set(_))) {
+                Some(place) => {
+                    let Value::Set(values) = row.remove(place) else { continue };
+                    rows.extend(values.into_iter().map(|value| {
+                        let mut row = row.clone();
+                        row.insert(place, value);
+                        row
+                    }));
+                }
+                None => rows.push(row),
+            }
         }
         Ok(rows)
+    }
+
+    /// What a function behind FROM returns, as columns.
+    fn columns_of(value: Value) -> Vec<Value> {
+        match value {
+            Value::Record(fields) => fields.into_iter().map(|(_, value)| value).collect(),
+            value => vec![value],
+        }
     }
 
     fn compute(&mut self, step: &Step, row: &[Value], parameters: &[Value]) -> Result<Value, Diagnostic> {
@@ -153,9 +187,10 @@ impl Session {
                 cluster.drop_idle_slot(&arguments.text(0), self.seat.pid)?;
                 Value::Void
             }
-            FunctionId::Version => {
-                Value::Text(format!("PostgreSQL {} on x86_64-pc-linux-gnu, 64-bit", self.version.announced()))
-            }
+            FunctionId::Version => Value::Text(format!(
+                "PostgreSQL {} on x86_64-pc-linux-gnu, 64-bit",
+                self.shared.config.flavour.announced(self.version)
+            )),
             FunctionId::CurrentSetting => {
                 let name = arguments.text(0);
                 match self.setting(&name) {
@@ -174,6 +209,21 @@ impl Session {
             }
             FunctionId::Now => Value::Time(self.shared.clock.unix_seconds()),
             FunctionId::BackendPid => Value::Int(self.seat.pid.into()),
+            FunctionId::PostmasterStartTime => Value::Time(self.postmaster_start()),
+            FunctionId::ReadBinaryFile => {
+                let (offset, length) = (arguments.int(1), arguments.int(2));
+                self.read_binary_file(&arguments.bytes(0), offset, length, arguments.bool(3, false))?
+            }
+            FunctionId::ListDirectory => {
+                self.list_directory(&arguments.bytes(0), arguments.bool(1, false), arguments.bool(2, false))?
+            }
+            FunctionId::StatFile => self.stat_file(&arguments.bytes(0), arguments.bool(1, false))?,
+            FunctionId::ListWalDirectory => self.list_wal_directory()?,
+            FunctionId::TablespaceLocation => {
+                let oid = arguments.int(0).unwrap_or_default();
+                let found = cluster.tablespaces().into_iter().find(|tablespace| i64::from(tablespace.oid) == oid);
+                Value::Text(found.map_or_else(String::new, |tablespace| tablespace.location))
+            }
         })
     }
 
@@ -203,14 +253,19 @@ impl Session {
 
     /// `pg_start_backup`, `pg_backup_start`
     fn start_sql_backup(&mut self, label: &str, fast: bool, exclusive: bool) -> Result<Lsn, Diagnostic> {
+        self.refuse_without_right_to_back_up(self.version.backup_start_function())?;
         if self.sql.backup_runs() {
             return Err(not_in_prerequisite_state("a backup is already in progress in this session"));
         }
         if exclusive {
-            return self.shared.cluster.start_exclusive_backup(label, fast);
+            let start = self.shared.cluster.start_exclusive_backup(label, fast)?;
+            let label = self.shared.cluster.label_files().map(|files| files.label).unwrap_or_default();
+            self.open_sql_record(start, self.shared.cluster.timeline(), label, true)?;
+            return Ok(start);
         }
         let backup = self.shared.cluster.start_backup(label, fast)?;
         let start = backup.start;
+        self.open_sql_record(start, backup.timeline, backup.label_text.clone(), false)?;
         self.sql.backup = Some(backup);
         Ok(start)
     }
@@ -220,7 +275,9 @@ impl Session {
             return Err(not_in_prerequisite_state("non-exclusive backup in progress")
                 .with_hint("Did you mean to use pg_stop_backup('f')?"));
         }
+        self.refuse_without_right_to_back_up(self.version.backup_stop_function())?;
         let end = self.shared.cluster.stop_exclusive_backup()?;
+        self.end_sql_record(end, true);
         // A smart shutdown waits for this.
         self.shared.advance_shutdown();
         if wait {
@@ -246,10 +303,18 @@ impl Session {
             return Err(not_in_prerequisite_state(message).with_hint(hint));
         };
         let (label, standby) = (backup.label_text.clone(), self.shared.cluster.in_recovery());
-        let end = self.shared.cluster.stop_backup(backup)?.end;
+        let end = match self.shared.cluster.stop_backup(backup) {
+            Ok(end) => end,
+            Err(error) => {
+                self.fail_sql_record(&error.message);
+                return Err(error);
+            }
+        };
+        self.end_sql_record(end, false);
         if wait {
             self.sql.waits_for_archiving = Some(standby);
         }
+        let end = end.end;
         let map = String::from_utf8_lossy(&self.shared.cluster.tablespace_map()).into_owned();
         Ok(record(end, Value::Text(label), Value::Text(map)))
     }

@@ -5,16 +5,22 @@
 //!
 //! * `SELECT` of literals, parameters, casts and calls of the functions in [`backstop_protocol::catalog`], with one of these
 //!   functions or `pg_replication_slots` behind `FROM`, and one comparison behind `WHERE`;
+//! * the statements of [`whole`], in which a tool lists the files and tablespaces of a server;
 //! * `SHOW`, `SET`, `RESET`, `CHECKPOINT`, `BEGIN`, `COMMIT`, `ROLLBACK` and their other names;
 //! * several of them in one Query, and each of them with Parse, Bind, Describe, Execute, Close and Flush.
 //!
-//! `lexer` and `statement` read, `plan` finds out what is meant, `functions` and `slots` do it, `settings` is about SHOW and
+//! `lexer` and `statement` read, `plan` finds out what is meant, `functions`, `files` and `slots` do it, `record` keeps
+//! the server's book of backups, `settings` is about SHOW and
 //! SET, `extended` speaks the extended protocol. A new function needs a row in the catalog and an arm in `functions`.
 
 mod extended;
+#[cfg(test)]
+mod file_tests;
+mod files;
 mod functions;
 mod lexer;
 mod plan;
+mod record;
 mod settings;
 mod slots;
 mod statement;
@@ -22,6 +28,7 @@ mod statement;
 mod tests;
 mod value;
 mod values;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +41,7 @@ use self::extended::{Portal, Prepared};
 use self::plan::{Plan, plan};
 use self::statement::{Statement, parse};
 use self::value::{Format, Value};
+use self::whole::Whole;
 use super::{Session, Stop};
 use crate::cluster::RunningBackup;
 
@@ -67,6 +75,10 @@ pub(super) struct Sql {
     skips: bool,
     /// Reported settings that have changed and were not reported yet.
     changed: Vec<String>,
+    /// Where the session's backup stands in the server's book.
+    record: Option<usize>,
+    /// The same of one that has ended and whose end was not told yet.
+    ended_record: Option<usize>,
     /// What functions have said.
     notices: Vec<Diagnostic>,
     /// The end of a backup waits for archiving; whether the server is in recovery.
@@ -83,6 +95,8 @@ impl Sql {
             portals: BTreeMap::new(),
             skips: false,
             changed: Vec::new(),
+            record: None,
+            ended_record: None,
             notices: Vec::new(),
             waits_for_archiving: None,
         }
@@ -131,6 +145,7 @@ struct Analyzed {
 enum What {
     Nothing,
     Select(Plan),
+    Whole(Whole),
     /// SHOW, with the setting's canonical name.
     Show(String),
     Other(Statement),
@@ -228,6 +243,11 @@ impl Session {
                 let (name, _) = self.setting(&name).ok_or_else(|| settings::unknown(&name))?;
                 (What::Show(name.clone()), Some(vec![(name, SqlType::Text)]))
             }
+            Statement::Whole(whole) => {
+                let columns = whole.columns(self.version)?;
+                parameters = whole.parameters().iter().copied().map(Some).collect();
+                (What::Whole(whole), Some(columns))
+            }
             other => (What::Other(other), None),
         };
         let parameters = parameters.into_iter().map(|ty| ty.unwrap_or(SqlType::Text)).collect();
@@ -239,6 +259,7 @@ impl Session {
         match &statement.what {
             What::Nothing => Ok(Output::default()),
             What::Select(plan) => Ok(Output { rows: self.select(plan, parameters)?, tag: None }),
+            What::Whole(whole) => Ok(Output { rows: self.run_whole(*whole, parameters)?, tag: None }),
             What::Show(name) => {
                 let (_, value) = self.setting(name).ok_or_else(|| settings::unknown(name))?;
                 Ok(Output { rows: vec![vec![Value::Text(value)]], tag: Some("SHOW") })
@@ -288,7 +309,7 @@ impl Session {
                 Ok(if commits { "COMMIT" } else { "ROLLBACK" })
             }
             // They are queries.
-            Statement::Select(_) | Statement::Show(_) => Err(unsupported()),
+            Statement::Select(_) | Statement::Whole(_) | Statement::Show(_) => Err(unsupported()),
         }
     }
 
@@ -317,7 +338,9 @@ impl Session {
         match tag {
             Some(tag) => self.complete(tag).await,
             None => self.complete(&format!("SELECT {rows}")).await,
-        }
+        }?;
+        self.confirm_sql_record();
+        Ok(())
     }
 }
 

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use backstop_protocol::backend::BackendMessage;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
+use backstop_protocol::version::ServerVersion;
 
 use super::super::{Session, Stop};
 use super::values;
 
 /// Settings of a session that no command of replication looks at, with their defaults.
-const OF_SESSION: [(&str, &str); 9] = [
+const OF_SESSION: [(&str, &str); 10] = [
     ("bytea_output", "hex"),
     ("default_transaction_read_only", "off"),
     ("extra_float_digits", "1"),
     ("geqo", "on"),
     ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
     ("lock_timeout", "0"),
     ("search_path", "\"$user\", public"),
     ("statement_timeout", "0"),
@@ -71,7 +73,8 @@ impl Session {
         if let Some(known) = reported {
             return Some((known.to_owned(), self.reported(known)));
         }
-        let of_session = OF_SESSION.into_iter().find(|(known, _)| same(known));
+        let there = |known: &str| known != "idle_session_timeout" || self.version >= ServerVersion::V14;
+        let of_session = OF_SESSION.into_iter().find(|(known, _)| same(known) && there(known));
         of_session.map(|(known, value)| (known.to_owned(), value.to_owned())).or_else(|| self.shared.cluster.show(name))
     }
 

@@ -2,6 +2,7 @@
 
 use super::Unsupported;
 use super::lexer::{Kind, Token, tokens};
+use super::whole::Whole;
 
 /// `MaxTupleAttributeNumber`: how many targets a SELECT may have.
 const TARGETS: usize = 1664;
@@ -16,6 +17,8 @@ const DEPTH: u32 = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Statement {
     Select(Select),
+    /// One that is known as a whole.
+    Whole(Whole),
     Show(String),
     /// SET; None is DEFAULT.
     Set(String, Option<String>),
@@ -86,6 +89,9 @@ pub(super) enum Node {
 
 /// Reads statements, which semicolons part. Empty ones are left out.
 pub(super) fn parse(text: &str) -> Result<Vec<Statement>, Unsupported> {
+    if let Some(whole) = Whole::find(text) {
+        return Ok(vec![Statement::Whole(whole)]);
+    }
     let tokens = tokens(text)?;
     let parts = tokens.split(|token| token.kind == Kind::Symbol(";")).filter(|part| !part.is_empty());
     parts.map(|part| Parser { rest: part }.statement()).collect()

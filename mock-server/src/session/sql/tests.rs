@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::testing::{Client, End, config, diagnostics, fault, server};
 
 /// An ordinary session.
-async fn session(server: &Server) -> Client {
+pub(super) async fn session(server: &Server) -> Client {
     let mut client = Client::connect(server);
     let parameters = [("user", "postgres"), ("database", "postgres"), ("application_name", "sql")];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
@@ -19,7 +19,7 @@ async fn session(server: &Server) -> Client {
 }
 
 /// What a query returns: values, with NULL for NULL, and what is said with it.
-async fn ask(client: &mut Client, query: &str) -> String {
+pub(super) async fn ask(client: &mut Client, query: &str) -> String {
     let (messages, end) = client.query(query).await;
     assert_eq!(end, End::Ready, "{query}");
     let value = |value: &Option<bytes::Bytes>| match value {

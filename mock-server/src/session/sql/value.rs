@@ -5,7 +5,7 @@ use backstop_protocol::catalog::SqlType;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::wal::stream::PgTimestamp;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::super::startup::parse_bool;
 
@@ -23,6 +23,10 @@ pub(super) enum Value {
     /// Unix seconds.
     Time(i64),
     Record(Vec<(SqlType, Value)>),
+    /// What a function returns that returns a set: one row each.
+    Set(Vec<Value>),
+    /// text[]
+    Texts(Vec<Bytes>),
     Void,
 }
 
@@ -76,7 +80,8 @@ impl Value {
                 let fields: Vec<_> = fields.iter().map(|(_, value)| record_field(value)).collect();
                 format!("({})", fields.join(","))
             }
-            Self::Void => String::new(),
+            // They are taken apart before they are sent, or never sent.
+            Self::Set(_) | Self::Texts(_) | Self::Void => String::new(),
         })
     }
 
@@ -107,7 +112,7 @@ impl Value {
                     }
                 }
             }
-            Self::Void => {}
+            Self::Set(_) | Self::Texts(_) | Self::Void => {}
         }
         Some(out.freeze())
     }
@@ -130,7 +135,9 @@ impl Value {
             SqlType::Int8 => number(i64::MIN..=i64::MAX),
             SqlType::Oid | SqlType::Xid => number(0..=i64::from(u32::MAX)),
             SqlType::Lsn => text.parse().map(Self::Lsn).map_err(|_| invalid_text(ty, text)),
-            SqlType::Bytea | SqlType::Timestamptz | SqlType::Record | SqlType::Void => Err(cannot_read(ty)),
+            SqlType::Bytea | SqlType::Timestamptz | SqlType::Record | SqlType::TextArray | SqlType::Void => {
+                Err(cannot_read(ty))
+            }
         }
     }
 
@@ -143,9 +150,11 @@ impl Value {
         let four = || <[u8; 4]>::try_from(&bytes[..]).map_err(|_| wrong());
         let eight = || <[u8; 8]>::try_from(&bytes[..]).map_err(|_| wrong());
         Ok(match ty {
-            SqlType::Text | SqlType::Unknown | SqlType::Name => {
-                Self::Text(str::from_utf8(bytes).map_err(|_| wrong())?.to_owned())
-            }
+            // A client whose encoding is SQL_ASCII sends what it likes.
+            SqlType::Text | SqlType::Unknown | SqlType::Name => match str::from_utf8(bytes) {
+                Ok(text) => Self::Text(text.to_owned()),
+                Err(_) => Self::Bytes(bytes.clone()),
+            },
             SqlType::Bool => match &bytes[..] {
                 [value] => Self::Bool(*value != 0),
                 _ => return Err(wrong()),
@@ -155,6 +164,7 @@ impl Value {
             SqlType::Int8 => Self::Int(i64::from_be_bytes(eight()?)),
             SqlType::Lsn => Self::Lsn(Lsn(u64::from_be_bytes(eight()?))),
             SqlType::Bytea => Self::Bytes(bytes.clone()),
+            SqlType::TextArray => Self::Texts(texts(bytes).ok_or_else(wrong)?),
             SqlType::Timestamptz | SqlType::Record | SqlType::Void => return Err(cannot_read(ty)),
         })
     }
@@ -176,6 +186,26 @@ impl Value {
 fn cannot_read(ty: SqlType) -> Diagnostic {
     let message = format!("this server reads no values of type {}", ty.shown());
     Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, message)
+}
+
+/// `array_recv` of texts in one dimension, none of them NULL.
+fn texts(bytes: &Bytes) -> Option<Vec<Bytes>> {
+    let mut rest = bytes.clone();
+    let mut number = || rest.try_get_i32().ok();
+    let (dimensions, _has_null, _type) = (number()?, number()?, number()?);
+    if dimensions == 0 {
+        return rest.is_empty().then(Vec::new);
+    }
+    let (count, _first) = (number()?, number()?);
+    let mut texts = Vec::new();
+    if dimensions != 1 {
+        return None;
+    }
+    for _ in 0..count {
+        let length = usize::try_from(rest.try_get_i32().ok()?).ok()?;
+        texts.push((length <= rest.len()).then(|| rest.split_to(length))?);
+    }
+    rest.is_empty().then_some(texts)
 }
 
 /// `record_out`: what could be mistaken stands in quotes.
