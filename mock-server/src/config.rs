@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
-use backstop_protocol::version::ServerVersion;
+use backstop_protocol::version::{Flavour, ServerVersion};
 use backstop_protocol::wal_file::WalSegmentSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ use crate::phase::Phase;
 pub struct Config {
     /// The release that is spoken. A directory source brings its own.
     pub version: ServerVersion,
+    /// What the server is built from.
+    pub flavour: Flavour,
     /// Primary or standby.
     pub role: Role,
     /// What the postmaster does at the start: a server can still be starting up, or recovering from a crash.
@@ -82,6 +84,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             version: ServerVersion::NEWEST,
+            flavour: Flavour::default(),
             role: Role::default(),
             phase: Phase::default(),
             ready_after: None,

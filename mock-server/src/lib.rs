@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod config;
 pub mod fault;
 mod phase;
+pub mod proxy;
 mod random;
 pub mod server;
 mod session;

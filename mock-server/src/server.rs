@@ -18,8 +18,7 @@ use backstop_protocol::diagnostic::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
 use bytes::Bytes;
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use crate::access::Access;
@@ -27,17 +26,20 @@ use crate::capture::{Capture, SharedCapture, Tap};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, RunningBackup, SlotState, Tablespace};
 use crate::config::{Config, ConfigError};
+use crate::fault::cluster::{AddFile, ChangeFile, GrowFile, RemoveFile, ShrinkFile};
+use crate::fault::server::{Crash, DropSlot, RecycleWal, Shutdown, StartBackup, StopBackup, Terminate};
 use crate::fault::{Action, Identity, Moment, Plan};
 use crate::phase::Phase;
 use crate::random;
 use crate::session;
 use crate::tls::Tls;
 use crate::transcript::{Direction, Event, Recorder, Said};
-use crate::transport::{MemoryStream, Stream};
+use crate::transport::{MemoryStream, Socket, Stream};
 
 pub use crate::cluster::Found;
 pub use counts::{Carried, SessionCounts};
 pub use orders::ClientOrder;
+pub(crate) use orders::ClientOrders;
 pub(crate) use postmaster::Life;
 
 /// A walsender without PostgreSQL.
@@ -108,6 +110,9 @@ pub struct BackupRecord {
     pub client_terminated: bool,
     /// The files, by their paths in the manifest, that the backup found otherwise than the cluster had them at first.
     pub found: BTreeMap<Vec<u8>, Found>,
+    /// The content of `backup_profile`, once it was sent: see
+    /// [`Flavour::sends_profile`](backstop_protocol::version::Flavour::sends_profile).
+    pub profile: Option<Vec<u8>>,
 }
 
 impl Server {
@@ -129,7 +134,7 @@ impl Server {
             recorder: Mutex::default(),
             capture: OnceLock::new(),
             book: Mutex::default(),
-            client_orders: Mutex::default(),
+            client_orders: ClientOrders::default(),
             life: watch::Sender::new(life),
             live: watch::Sender::new(0),
             awake: AtomicBool::new(false),
@@ -151,25 +156,13 @@ impl Server {
 
     /// Listens on a TCP port; port 0 lets the kernel choose one.
     pub fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
-        let failed = |error: io::Error| io::Error::new(error.kind(), format!("could not listen on {address}: {error}"));
-        on_runtime().map_err(failed)?;
-        let socket = std::net::TcpListener::bind(address).map_err(failed)?;
-        socket.set_nonblocking(true).map_err(failed)?;
-        let socket = TcpListener::from_std(socket).map_err(failed)?;
-        Ok(Listener { shared: self.shared.clone(), socket: Socket::Tcp(socket) })
+        Ok(Listener { shared: self.shared.clone(), socket: Socket::listen(address)? })
     }
 
     /// Listens on a Unix socket, which everybody may use (`unix_socket_permissions`). The path must not exist.
     #[cfg(unix)]
     pub fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
-        use std::fs::Permissions;
-        use std::os::unix::fs::PermissionsExt as _;
-        let failed =
-            |error: io::Error| io::Error::new(error.kind(), format!("could not listen on {}: {error}", path.display()));
-        on_runtime().map_err(failed)?;
-        let socket = tokio::net::UnixListener::bind(path).map_err(failed)?;
-        std::fs::set_permissions(path, Permissions::from_mode(0o777)).map_err(failed)?;
-        Ok(Listener { shared: self.shared.clone(), socket: Socket::Unix(socket) })
+        Ok(Listener { shared: self.shared.clone(), socket: Socket::listen_unix(path)? })
     }
 
     /// What the server has.
@@ -254,11 +247,6 @@ fn no_exclusive_backups() -> Diagnostic {
     Diagnostic::error(SqlState::FEATURE_NOT_SUPPORTED, "this release has no exclusive backups")
 }
 
-/// Sockets belong to a runtime.
-fn on_runtime() -> io::Result<()> {
-    tokio::runtime::Handle::try_current().map(drop).map_err(io::Error::other)
-}
-
 /// Accepts connections for a [`Server`].
 #[derive(Debug)]
 pub struct Listener {
@@ -266,41 +254,16 @@ pub struct Listener {
     socket: Socket,
 }
 
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpListener),
-    #[cfg(unix)]
-    Unix(tokio::net::UnixListener),
-}
-
 impl Listener {
     /// The address, with the port that the kernel chose. A Unix socket has none.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        match &self.socket {
-            Socket::Tcp(socket) => socket.local_addr(),
-            #[cfg(unix)]
-            Socket::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a Unix socket has no internet address")),
-        }
+        self.socket.local_addr()
     }
 
     /// Serves until it is dropped. Ends only if the socket breaks.
     pub async fn run(self) -> io::Result<()> {
         loop {
-            let accepted = match &self.socket {
-                Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| {
-                    // A hint: without it the stream still works.
-                    let _ = stream.set_nodelay(true);
-                    Stream::Tcp(stream)
-                }),
-                #[cfg(unix)]
-                Socket::Unix(socket) => socket.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-            };
-            match accepted {
-                Ok(stream) => self.shared.accept(stream),
-                // The peer went away before it was accepted.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(error),
-            }
+            self.shared.accept(self.socket.accept().await?);
         }
     }
 }
@@ -347,7 +310,7 @@ pub(crate) struct Shared {
     capture: OnceLock<SharedCapture>,
     book: Mutex<Book>,
     /// Who has the clients' machines.
-    client_orders: Mutex<Option<mpsc::UnboundedSender<ClientOrder>>>,
+    client_orders: ClientOrders,
     live: watch::Sender<usize>,
     /// Whether the background tasks run.
     awake: AtomicBool,
@@ -364,7 +327,19 @@ pub(crate) struct Book {
     pub(crate) commands: Vec<String>,
     counts: Vec<SessionCounts>,
     held_backups: Vec<RunningBackup>,
+    /// Backups that were begun with SQL and run: whose they are, and where they stand in `backups`.
+    pub(crate) backups_by_sql: Vec<SqlBackup>,
     start_up_failure: Option<Diagnostic>,
+}
+
+/// A backup that was begun with SQL, whose files other sessions of the same client read.
+#[derive(Debug)]
+pub(crate) struct SqlBackup {
+    /// The `application_name` of the session that began it.
+    pub(crate) client: Option<String>,
+    pub(crate) exclusive: bool,
+    /// Its index in the book.
+    pub(crate) record: usize,
 }
 
 /// A session as others see it.
@@ -383,6 +358,8 @@ pub(crate) struct Seat {
     pub(crate) cancel: Notify,
     /// Messages sent since start-up.
     pub(crate) messages: AtomicU64,
+    /// Commands that its client sent.
+    commands: AtomicU64,
     carried: Mutex<Carried>,
     /// Whether it streams WAL: it then ends a shutdown in its own way.
     pub(crate) streams: AtomicBool,
@@ -406,9 +383,9 @@ impl Seat {
 
     fn counts(&self) -> SessionCounts {
         let Identity { session, application_name, role } = self.identity();
-        let messages = self.messages.load(Ordering::SeqCst);
+        let (messages, commands) = (self.messages.load(Ordering::SeqCst), self.commands.load(Ordering::SeqCst));
         let (role, carried) = (role.map(crate::fault::Role::name), lock(&self.carried).clone());
-        SessionCounts { session, application_name, role, messages, carried }
+        SessionCounts { session, application_name, role, messages, commands, carried }
     }
 }
 
@@ -438,6 +415,7 @@ impl Shared {
             order: watch::Sender::new(None),
             cancel: Notify::new(),
             messages: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
             carried: Mutex::default(),
             streams: AtomicBool::new(false),
             is_walsender: AtomicBool::new(false),
@@ -512,6 +490,9 @@ impl Shared {
 
     /// The actions to take at `moment` of a session.
     pub(crate) fn ask(&self, moment: Moment<'_>, seat: &Seat) -> Vec<Action> {
+        if let Moment::Command(_) = moment {
+            seat.commands.fetch_add(1, Ordering::SeqCst);
+        }
         if self.faultless { Vec::new() } else { lock(&self.plan).ask(moment, &seat.identity()) }
     }
 
@@ -549,8 +530,8 @@ impl Shared {
     /// Takes an action at a point that no session comes to: connections that end are those of `client`, or all.
     fn act_at_large(self: &Arc<Self>, action: &Action, client: Option<&str>) {
         match action {
-            Action::Close {} => self.order(Order::Close, client),
-            Action::Reset {} => self.order(Order::Reset, client),
+            Action::Close(_) => self.order(Order::Close, client),
+            Action::Reset(_) => self.order(Order::Reset, client),
             action => self.act(action),
         }
     }
@@ -565,62 +546,62 @@ impl Shared {
             }
         };
         match action {
-            Action::Terminate { client: Some(client) } => self.order(Order::Terminate, Some(client)),
-            Action::Shutdown { mode } => self.shut_down(*mode),
-            Action::Crash { restart_after } => self.crash(restart_after.map(|after| after.0)),
-            Action::Promote {} => {
+            Action::Terminate(Terminate { client: Some(client) }) => self.order(Order::Terminate, Some(client)),
+            Action::Shutdown(Shutdown { mode }) => self.shut_down(*mode),
+            Action::Crash(Crash { restart_after }) => self.crash(restart_after.map(|after| after.0)),
+            Action::Promote(_) => {
                 if let Err(error) = self.cluster.promote() {
                     failed(&error);
                 }
             }
-            Action::RecycleWal { through } => match through.parse() {
+            Action::RecycleWal(RecycleWal { through }) => match through.parse() {
                 Ok(through) => drop(self.cluster.recycle_wal(through)),
                 Err(error) => failed(&error),
             },
-            Action::SwitchWal {} => {
+            Action::SwitchWal(_) => {
                 self.cluster.switch_wal();
             }
-            Action::DropSlot { slot } => {
+            Action::DropSlot(DropSlot { slot }) => {
                 let dropped = self.cluster.drop_slot_by_force(slot);
                 failed_unless(dropped.is_some(), slot);
             }
-            Action::StartBackup { exclusive } => {
+            Action::StartBackup(StartBackup { exclusive }) => {
                 if let Err(error) = self.start_backup(*exclusive) {
                     failed(&error);
                 }
             }
-            Action::StopBackup { exclusive } => {
+            Action::StopBackup(StopBackup { exclusive }) => {
                 if let Err(error) = self.stop_backup(*exclusive) {
                     failed(&error);
                 }
             }
-            Action::RemoveFile { path } => {
+            Action::RemoveFile(RemoveFile { path }) => {
                 if let Err(error) = self.cluster.shrink_file(path, None) {
                     failed(&error);
                 }
             }
-            Action::ShrinkFile { path, to } => {
+            Action::ShrinkFile(ShrinkFile { path, to }) => {
                 if let Err(error) = self.cluster.shrink_file(path, Some(to.0)) {
                     failed(&error);
                 }
             }
             action if action.client_machine().is_some() => drop(self.order_client(action, None)),
-            Action::GrowFile { path, to } => {
+            Action::GrowFile(GrowFile { path, to }) => {
                 if let Err(error) = self.cluster.grow_file(path, to.0) {
                     failed(&error);
                 }
             }
-            Action::ChangeFile { path } => {
+            Action::ChangeFile(ChangeFile { path }) => {
                 if let Err(error) = self.cluster.rewrite_file(path) {
                     failed(&error);
                 }
             }
-            Action::AddFile { path, content } => {
+            Action::AddFile(AddFile { path, content }) => {
                 if let Err(error) = self.cluster.add_file(path, content.as_bytes()) {
                     failed(&error);
                 }
             }
-            Action::AbortBackup {} => {
+            Action::AbortBackup(_) => {
                 let held = std::mem::take(&mut self.book().held_backups);
                 drop(held);
             }

@@ -74,6 +74,17 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Starts up as `name` on a connection that was opened elsewhere.
+    pub(crate) async fn started(stream: MemoryStream, name: &str) -> Self {
+        let mut client = Self::over(stream);
+        client.start_up(name).await;
+        let (_, end) = client.read().await;
+        assert_eq!(end, End::Ready);
+        client
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Speaks over a connection that was opened elsewhere.
     pub(crate) fn over(stream: S) -> Self {

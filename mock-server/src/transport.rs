@@ -1,7 +1,9 @@
 //! The connections that a server can have: TCP, Unix sockets, and memory, and TLS over them.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+#[cfg(unix)]
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +11,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -79,6 +81,72 @@ impl AsyncWrite for MemoryStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
+}
+
+/// Where connections are waited for.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener),
+}
+
+impl Socket {
+    /// A TCP port; port 0 lets the kernel choose one.
+    pub(crate) fn listen(address: SocketAddr) -> io::Result<Self> {
+        let failed = |error: io::Error| io::Error::new(error.kind(), format!("could not listen on {address}: {error}"));
+        on_runtime().map_err(failed)?;
+        let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        TcpListener::from_std(socket).map(Self::Tcp).map_err(failed)
+    }
+
+    /// A Unix socket, which everybody may use (`unix_socket_permissions`). The path must not exist.
+    #[cfg(unix)]
+    pub(crate) fn listen_unix(path: &Path) -> io::Result<Self> {
+        use std::fs::Permissions;
+        use std::os::unix::fs::PermissionsExt as _;
+        let failed =
+            |error: io::Error| io::Error::new(error.kind(), format!("could not listen on {}: {error}", path.display()));
+        on_runtime().map_err(failed)?;
+        let socket = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o777)).map_err(failed)?;
+        Ok(Self::Unix(socket))
+    }
+
+    /// The address, with the port that the kernel chose. A Unix socket has none.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr(),
+            #[cfg(unix)]
+            Self::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a Unix socket has no internet address")),
+        }
+    }
+
+    /// The next connection. An error only if the socket breaks.
+    pub(crate) async fn accept(&self) -> io::Result<Stream> {
+        loop {
+            let accepted = match self {
+                Self::Tcp(socket) => socket.accept().await.map(|(stream, _)| {
+                    // A hint: without it the stream still works.
+                    let _ = stream.set_nodelay(true);
+                    Stream::Tcp(stream)
+                }),
+                #[cfg(unix)]
+                Self::Unix(socket) => socket.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            };
+            match accepted {
+                // The peer went away before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                accepted => return accepted,
+            }
+        }
+    }
+}
+
+/// Sockets belong to a runtime.
+fn on_runtime() -> io::Result<()> {
+    tokio::runtime::Handle::try_current().map(drop).map_err(io::Error::other)
 }
 
 /// The server's end of a connection of any kind.

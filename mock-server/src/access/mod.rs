@@ -111,6 +111,11 @@ impl Access {
         }
     }
 
+    /// Whether roles are listed. Without a list there is one of every name.
+    pub(crate) fn lists_roles(&self) -> bool {
+        self.roles.is_some()
+    }
+
     /// Whether `user` is `role` or a member of it, itself or through others.
     pub(crate) fn is_member(&self, user: &str, role: &str) -> bool {
         let (mut seen, mut left) = (BTreeSet::new(), vec![user.to_owned()]);

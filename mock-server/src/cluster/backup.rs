@@ -63,6 +63,12 @@ impl RunningBackup {
         self.label_text = self.label.to_text(self.inner.facts.version);
     }
 
+    /// Makes it an incremental backup by files on top of one that started at `start`, which `backup_label` then says.
+    pub(crate) fn build_on_location(&mut self, start: Lsn) {
+        self.label.incremental_from_location = Some(start);
+        self.label_text = self.label.to_text(self.inner.facts.version);
+    }
+
     /// What the walsender checks before each file: a standby that is promoted cannot finish a backup it began in recovery.
     pub fn check(&self) -> Result<(), Diagnostic> {
         if self.in_recovery && !self.inner.lock().in_recovery { Err(promoted_meanwhile()) } else { Ok(()) }
@@ -114,6 +120,7 @@ impl Inner {
             start: begun.start,
             start_file: WalFileName::holding(begun.timeline, begun.start, self.facts.segment_size),
             checkpoint: begun.checkpoint,
+            incremental_from_location: None,
             method: method.to_owned(),
             from,
             start_time: format_start_time(self.epoch),

@@ -126,6 +126,20 @@ impl Cluster {
         self.inner.lock().changed_files.get(path).cloned()
     }
 
+    /// The size that a file had before anything happened to it.
+    pub(crate) fn size_at_first(&self, path: &[u8]) -> Option<u64> {
+        self.file(str::from_utf8(path).ok()?).ok().map(|entry| entry.size())
+    }
+
+    /// The files that were removed below a directory, at any depth.
+    pub(crate) fn removed_below(&self, directory: &[u8]) -> Vec<Vec<u8>> {
+        let below = if directory.is_empty() { Vec::new() } else { [directory, b"/"].concat() };
+        let state = self.inner.lock();
+        let removed =
+            state.changed_files.iter().filter(|(path, change)| path.starts_with(&below) && **change == Change::Removed);
+        removed.map(|(path, _)| path.clone()).collect()
+    }
+
     /// The files that were added to a tablespace or to the base directory, with their names in its archive.
     pub(crate) fn added_entries(&self, oid: Option<u32>) -> Vec<Entry> {
         let below = oid.map(|oid| format!("pg_tblspc/{oid}/").into_bytes());

@@ -1,7 +1,10 @@
 //! One file, directory or link of a cluster, as a base backup announces it.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use super::{changed_files, directory, synthetic};
 
 /// What a base backup finds when it walks the data directory or a tablespace.
 ///
@@ -27,6 +30,37 @@ impl Entry {
             EntryKind::File { size } => size,
             EntryKind::Directory | EntryKind::Symlink { .. } | EntryKind::Special => 0,
         }
+    }
+
+    /// Reads the content from `offset`: see [`Cluster::read`](super::Cluster::read).
+    pub(super) fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = buf.len().min(left);
+        let (buf, _) = buf.split_at_mut(length);
+        match &self.origin {
+            Origin::Nothing => return Ok(0),
+            Origin::Bytes(bytes) => {
+                let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+                // As long as the entry says; a size is never larger than the content.
+                let (piece, _) = rest.split_at(length.min(rest.len()));
+                buf[..piece.len()].copy_from_slice(piece);
+                return Ok(piece.len());
+            }
+            Origin::Pages(pages) => pages.read(offset, buf),
+            Origin::Damaged(pages, blocks) => {
+                pages.read(offset, buf);
+                synthetic::damage(pages, blocks, offset, buf);
+            }
+            Origin::Zeros => buf.fill(0),
+            Origin::Found(origin, found) => {
+                let inner = Self { origin: Origin::clone(origin), ..self.clone() };
+                let read = inner.read(offset, buf)?;
+                changed_files::apply(origin, *found, offset, buf.get_mut(..read).unwrap_or_default());
+                return Ok(read);
+            }
+            Origin::Disk(path) => return directory::read(path, offset, buf),
+        }
+        Ok(length)
     }
 }
 
@@ -57,9 +91,9 @@ pub(super) enum Origin {
     /// Real, small content.
     Bytes(Arc<[u8]>),
     /// One segment of a relation's fork.
-    Pages(super::synthetic::contents::Pages),
+    Pages(synthetic::contents::Pages),
     /// The same with damaged blocks, ascending.
-    Damaged(super::synthetic::contents::Pages, Arc<[u32]>),
+    Damaged(synthetic::contents::Pages, Arc<[u32]>),
     /// A sparse file.
     Zeros,
     /// Something else, as a backup found it.

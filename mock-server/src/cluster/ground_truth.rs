@@ -1,10 +1,13 @@
 //! What a sound backup holds.
 
 use std::io;
+use std::path::Path;
 
 use backstop_protocol::lsn::Lsn;
+use backstop_protocol::version::ServerVersion;
 
-use super::{Cluster, Entry, EntryKind, Found};
+use super::directory::Directory;
+use super::{Cluster, Entries, Entry, EntryKind, Found, Tablespace};
 use crate::server::BackupRecord;
 
 /// Paths, as bytes because they need not be text, and what lies there.
@@ -24,12 +27,29 @@ pub fn ground_truth_at(cluster: &Cluster, position: Lsn) -> io::Result<Truth> {
     let parts = cluster.tablespaces().into_iter().map(|tablespace| Some(tablespace.oid)).chain([None]);
     let mut all: Truth = Box::new(std::iter::empty());
     for part in parts {
-        let entries = cluster
-            .entries_at(part, position)?
-            .filter(|entry| !matches!(entry, Ok(Entry { kind: EntryKind::Special, .. })));
-        all = Box::new(all.chain(entries.map(move |entry| entry.map(|entry| (path(part, &entry.name), entry)))));
+        all = Box::new(all.chain(sent(part, cluster.entries_at(part, position)?)));
     }
     Ok(all)
+}
+
+/// The same of the data directory at `root`, as it lies there now: of a server that this machine runs, say.
+///
+/// # Errors
+/// Directories that cannot be read.
+pub fn ground_truth_of_directory(root: &Path, version: ServerVersion, tablespaces: &[Tablespace]) -> io::Result<Truth> {
+    let directory = Directory::new(root.to_owned(), version, tablespaces.to_vec());
+    let parts = tablespaces.iter().map(|tablespace| Some(tablespace.oid)).chain([None]);
+    let mut all: Truth = Box::new(std::iter::empty());
+    for part in parts {
+        all = Box::new(all.chain(sent(part, directory.entries(part)?)));
+    }
+    Ok(all)
+}
+
+/// Entries that can be sent, with their paths in the manifest.
+fn sent(part: Option<u32>, entries: Entries) -> Truth {
+    let entries = entries.filter(|entry| !matches!(entry, Ok(Entry { kind: EntryKind::Special, .. })));
+    Box::new(entries.map(move |entry| entry.map(|entry| (path(part, &entry.name), entry))))
 }
 
 /// What a sound backup holds as `backup` found the cluster, which may have changed while it ran: see [`ground_truth_at`].

@@ -7,6 +7,7 @@
 
 mod backup;
 mod changed_files;
+mod data_directory;
 mod directory;
 mod entry;
 mod exclusive_backup;
@@ -22,37 +23,6 @@ mod slots;
 mod start_up;
 mod summaries;
 mod synthetic;
-/// Reads the content of an entry from `offset`: see [`Cluster::read`].
-fn read_entry(entry: &Entry, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    let left = usize::try_from(entry.size().saturating_sub(offset)).unwrap_or(usize::MAX);
-    let length = buf.len().min(left);
-    let (buf, _) = buf.split_at_mut(length);
-    match &entry.origin {
-        Origin::Nothing => return Ok(0),
-        Origin::Bytes(bytes) => {
-            let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
-            // As long as the entry says; a size is never larger than the content.
-            let (piece, _) = rest.split_at(length.min(rest.len()));
-            buf[..piece.len()].copy_from_slice(piece);
-            return Ok(piece.len());
-        }
-        Origin::Pages(pages) => pages.read(offset, buf),
-        Origin::Damaged(pages, blocks) => {
-            pages.read(offset, buf);
-            synthetic::damage(pages, blocks, offset, buf);
-        }
-        Origin::Zeros => buf.fill(0),
-        Origin::Found(origin, found) => {
-            let inner = Entry { origin: Origin::clone(origin), ..entry.clone() };
-            let read = read_entry(&inner, offset, buf)?;
-            changed_files::apply(origin, *found, offset, buf.get_mut(..read).unwrap_or_default());
-            return Ok(read);
-        }
-        Origin::Disk(path) => return directory::read(path, offset, buf),
-    }
-    Ok(length)
-}
-
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -86,9 +56,10 @@ use wal::Wal;
 pub use backup::{BackupEnd, RunningBackup};
 pub(crate) use changed_files::Change;
 pub use changed_files::Found;
+pub(crate) use data_directory::{DataDirectory, Node, below_data_directory};
 pub use entry::{Entry, EntryKind};
 pub use exclusive_backup::LabelFiles;
-pub use ground_truth::{Truth, ground_truth, ground_truth_at, ground_truth_of};
+pub use ground_truth::{Truth, ground_truth, ground_truth_at, ground_truth_of, ground_truth_of_directory};
 pub use logical::LogicalSlot;
 pub use running_backups::KeptWal;
 pub use server_files::StoredFile;
@@ -193,6 +164,8 @@ struct State {
     full_page_writes_disabled: Option<Lsn>,
     /// What faults have left of files.
     changed_files: ChangedFiles,
+    /// What was seen of WAL segments by those who list files.
+    segments_seen: data_directory::SegmentsSeen,
 }
 
 impl Inner {
@@ -281,6 +254,7 @@ impl Cluster {
             clean: true,
             full_page_writes_disabled: None,
             changed_files: ChangedFiles::new(),
+            segments_seen: data_directory::SegmentsSeen::new(),
             backups: RunningBackups::default(),
             label_files: None,
             old_label_files: None,
@@ -453,7 +427,7 @@ impl Cluster {
 
     /// Reads the content of an entry from `offset`. Fewer bytes than asked for only at its end.
     pub fn read(&self, entry: &Entry, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        read_entry(entry, offset, buf)
+        entry.read(offset, buf)
     }
 
     /// The 8192 bytes of `global/pg_control` as a backup taken now holds them: "in production" with the last checkpoint on

@@ -68,7 +68,7 @@ impl Settings {
             ("max_wal_size", "1GB"),
             ("segment_size", "1GB"),
             ("server_encoding", "SQL_ASCII"),
-            ("server_version", version.announced()),
+            ("server_version", &config.flavour.announced(version)),
             ("standard_conforming_strings", "on"),
             ("TimeZone", "UTC"),
             ("log_timezone", "UTC"),

@@ -13,6 +13,8 @@ pub struct SessionCounts {
     pub role: Option<&'static str>,
     /// Messages after the ReadyForQuery that ended the session's start-up.
     pub messages: u64,
+    /// Commands that it was sent, statements of SQL among them: each a `command` point.
+    pub commands: u64,
     /// What its messages carried.
     pub carried: Carried,
 }

@@ -157,6 +157,10 @@ impl Shared {
     fn lose_everything(&self, phase: Phase) {
         self.end_held_backups();
         self.cluster.crash();
+        // Who waits for one value is woken in no order; sessions are to end in that of their beginnings, in every run.
+        for seat in self.book().sessions.values() {
+            seat.order.send_modify(|_| {});
+        }
         self.life.send_modify(|life| *life = Life { phase, crashes: life.crashes.saturating_add(1) });
     }
 

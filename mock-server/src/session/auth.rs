@@ -105,10 +105,11 @@ impl Session {
     /// PasswordMessage (`recv_password_packet`).
     async fn password(&mut self) -> Result<Bytes, Stop> {
         let mut body = self.answer("password", MAX_PASSWORD).await?.ok_or(Ending::Close)?;
-        if body.iter().position(|byte| *byte == 0) != body.len().checked_sub(1) {
-            return Err(violation("invalid password packet size"));
+        // One string, and its end is the message's.
+        match body.iter().position(|byte| *byte == 0) {
+            Some(end) if end + 1 == body.len() => body.truncate(end),
+            _ => return Err(violation("invalid password packet size")),
         }
-        body.truncate(body.len() - 1);
         if body.is_empty() {
             return Err(Diagnostic::error(SqlState::INVALID_PASSWORD, "empty password returned by client").into());
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 /// What is to be changed of the messages that come.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     rows: Vec<RowChange>,
     /// Settings and what is reported of them.
     parameters: BTreeMap<String, String>,
@@ -26,23 +26,29 @@ struct RowChange {
 }
 
 impl Changes {
-    pub(super) fn change_row(&mut self, column: String, row: Option<u32>, to: Option<String>) {
+    /// Whether there may be something to change.
+    pub(crate) fn wait(&self) -> bool {
+        !self.rows.is_empty() || !self.parameters.is_empty()
+    }
+
+    pub(crate) fn change_row(&mut self, column: String, row: Option<u32>, to: Option<String>) {
         self.rows.push(RowChange { column, row, to, done: false });
     }
 
-    pub(super) fn change_parameter(&mut self, name: String, to: String) {
+    pub(crate) fn change_parameter(&mut self, name: String, to: String) {
         self.parameters.insert(name, to);
     }
 
     /// The message as it is to be said. A change that finds no place is an ERROR, so that no fault strikes in vain unnoticed.
-    pub(super) fn apply(&mut self, mut message: BackendMessage) -> Result<BackendMessage, Diagnostic> {
+    pub(crate) fn apply(&mut self, mut message: BackendMessage) -> Result<BackendMessage, Diagnostic> {
         match &mut message {
             BackendMessage::ParameterStatus { name, value } => {
                 if let Some(to) = self.parameters.get(name) {
                     value.clone_from(to);
                 }
             }
-            BackendMessage::RowDescription(columns) if !self.rows.is_empty() => {
+            // In the extended protocol it comes before the command runs, and so before the point at which a change is asked for.
+            BackendMessage::RowDescription(columns) => {
                 self.columns = columns.iter().map(|column| column.name.clone()).collect();
                 self.rows_seen = 0;
             }

@@ -7,7 +7,7 @@ mod alter_replication_slot;
 mod archiving;
 mod auth;
 mod base_backup;
-mod changes;
+pub(crate) mod changes;
 mod create_replication_slot;
 mod drop_replication_slot;
 mod faults;
@@ -15,17 +15,17 @@ mod identify_system;
 mod logical;
 mod negotiation;
 mod options;
-mod output;
+pub(crate) mod output;
 mod read_replication_slot;
 mod scram;
 mod show;
 mod sql;
-mod start_replication;
+pub(crate) mod start_replication;
 mod startup;
-mod throttle;
+pub(crate) mod throttle;
 mod timeline_history;
 mod upload_manifest;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -235,7 +235,7 @@ async fn struck_down(shared: &Shared, seat: &Seat) -> Ending {
 }
 
 /// What a session hears that an administrator ends.
-fn terminated() -> Diagnostic {
+pub(crate) fn terminated() -> Diagnostic {
     Diagnostic::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
 }
 
@@ -374,7 +374,7 @@ impl Session {
             self.at(Moment::Command(&text)).await?;
             return self.sql(&text).await;
         }
-        let parsed = command::parse(&text, self.version);
+        let parsed = command::parse_as(&text, self.version, self.shared.config.flavour);
         match parsed.as_ref().map(|parsed| &parsed.command) {
             Ok(Command::BaseBackup(_)) => self.seat.identify(|identity| identity.role = Some(Role::Backup)),
             Ok(Command::StartReplication(_)) => self.seat.identify(|identity| identity.role = Some(Role::Wal)),
@@ -473,6 +473,7 @@ impl Session {
             Ending::Crash => ("the server crashed", "closed"),
         };
         self.fail_backup(why);
+        self.fail_sql_record(why);
         let sql_backup = self.sql.abort_backup();
         let (how, number) = (how.to_owned(), self.seat.number);
         if matches!(ending, Ending::Terminated) {

@@ -6,11 +6,9 @@ use std::sync::atomic::Ordering;
 use backstop_protocol::backend::{BackendMessage, Column};
 use backstop_protocol::frame::write_frame;
 use backstop_protocol::frontend::FrontendMessage;
-use backstop_protocol::wal::stream::StandbyMessage;
 use bytes::{Bytes, BytesMut};
 
 use super::faults::sleep_until;
-use super::wire::OUTPUT_BUFFER;
 use super::{Ending, Session, Stop};
 use crate::fault::Moment;
 use crate::transcript::{Direction, Said};
@@ -118,7 +116,7 @@ impl Session {
             let wait = self.pace.as_mut().and_then(|pace| pace.sent(length));
             if wait.is_some() {
                 self.pause(wait).await?;
-            } else if self.wire.output.len() >= OUTPUT_BUFFER {
+            } else if self.wire.is_full() {
                 self.flush().await?;
             }
         }
@@ -155,20 +153,7 @@ impl Session {
 
     /// Notes in the transcript what a client said. Passwords are only counted.
     pub(super) fn record_received(&mut self, message: &FrontendMessage) {
-        let (name, detail, bytes) = match message {
-            FrontendMessage::Query(text) => ("Query", String::from_utf8_lossy(text).into_owned(), 0),
-            FrontendMessage::Password(data) => ("Password", String::new(), data.len()),
-            FrontendMessage::CopyData(data) => match StandbyMessage::decode(data.clone()) {
-                Ok(message) => ("CopyData", message.summary(), 0),
-                Err(_) => ("CopyData", String::new(), data.len()),
-            },
-            FrontendMessage::CopyFail(reason) => ("CopyFail", reason.clone(), 0),
-            FrontendMessage::CopyDone => ("CopyDone", String::new(), 0),
-            FrontendMessage::Terminate => ("Terminate", String::new(), 0),
-            FrontendMessage::Sync => ("Sync", String::new(), 0),
-            FrontendMessage::Flush => ("Flush", String::new(), 0),
-            other => ("extended query", char::from(other.tag()).to_string(), 0),
-        };
+        let (name, detail, bytes) = message.told();
         let said = Said {
             direction: Direction::Received,
             message: name,
@@ -187,7 +172,7 @@ impl Session {
 }
 
 /// Appends a CopyData message.
-pub(super) fn write_data(out: &mut BytesMut, head: &[u8], data: &[u8]) {
+pub(crate) fn write_data(out: &mut BytesMut, head: &[u8], data: &[u8]) {
     write_frame(out, b'd', |out| {
         out.extend_from_slice(head);
         out.extend_from_slice(data);

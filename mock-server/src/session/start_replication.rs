@@ -18,6 +18,7 @@ use super::output::{INT8, TEXT, column, row, value, write_data};
 use super::wire::Received;
 use super::{Ending, Session, Stop, canceled};
 use crate::cluster::{WalReadError, parse_span};
+use crate::fault::wire::Garble;
 use crate::fault::{Action, Moment, Stop as FaultStop};
 use crate::phase::Phase;
 
@@ -224,7 +225,7 @@ impl Session {
             let edits = self.perform(action.into_iter().collect(), false, &[]).await?;
             copies = if edits.dropped { 0 } else { copies.max(edits.copies()) };
             for action in edits.archive {
-                if let Action::Garble { bits } = action {
+                if let Action::Garble(Garble { bits }) = action {
                     garbled |= mask(bits);
                 }
             }
@@ -376,6 +377,6 @@ pub(super) fn wal_error(error: &WalReadError) -> Diagnostic {
 }
 
 /// The lowest bits of a byte.
-pub(super) fn mask(bits: u8) -> u8 {
+pub(crate) fn mask(bits: u8) -> u8 {
     u8::try_from((1_u16 << bits.min(8)) - 1).unwrap_or(u8::MAX)
 }

@@ -258,7 +258,9 @@ impl Session {
         if let Some(value) = self.settings.get(name) {
             return value.clone();
         }
-        if let ("server_version", Some((_, value))) = (name, self.shared.cluster.show(name)) {
+        if CONFIGURED.contains(&name)
+            && let Some((_, value)) = self.shared.cluster.show(name)
+        {
             return value;
         }
         let default = match name {
@@ -276,6 +278,18 @@ impl Session {
         default.to_owned()
     }
 }
+
+/// Reported settings that `postgresql.conf` may have set.
+const CONFIGURED: [&str; 8] = [
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "default_transaction_read_only",
+    "scram_iterations",
+    "search_path",
+    "server_version",
+    "standard_conforming_strings",
+];
 
 /// A name as far as it fits into NAMEDATALEN, with its terminating zero. Cut between characters, as the clients' texts are UTF-8 here.
 fn truncated(name: &str) -> &str {

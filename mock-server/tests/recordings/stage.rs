@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use backstop_mock::Server;
 use backstop_mock::config::{Config, DamagedPages, ExtraFile, ExtraFileKind, Role, RoleConfig, TablespaceConfig};
+use backstop_mock::fault::server::{Crash, Promote, Shutdown, SwitchWal, Terminate};
 use backstop_mock::fault::{Action, ShutdownMode};
 use backstop_mock::units::Span;
 use backstop_protocol::lsn::Lsn;
@@ -231,15 +232,15 @@ fn deeds(session: &Session, version: ServerVersion) -> Vec<(When, Deed)> {
             _ => vec![full],
         };
     }
-    let shutdown = |mode| Deed::Act(Action::Shutdown { mode });
-    let crash = || Deed::Act(Action::Crash { restart_after: None });
+    let shutdown = |mode| Deed::Act(Action::Shutdown(Shutdown { mode }));
+    let crash = || Deed::Act(Action::Crash(Crash { restart_after: None }));
     // A backup was under way, a connection idle, or WAL streaming.
     let moment = match session.name.rsplit('-').next() {
         Some("backup") => When::Copied(20),
         Some("stream") => When::After(b'W'),
         _ => When::Started,
     };
-    let terminate = || Deed::Act(Action::Terminate { client: Some("capture".to_owned()) });
+    let terminate = || Deed::Act(Action::Terminate(Terminate { client: Some("capture".to_owned()) }));
     match session.name.as_str() {
         "too-many" => vec![(When::First, Deed::Crowd(5))],
         "slots" => vec![
@@ -253,7 +254,7 @@ fn deeds(session: &Session, version: ServerVersion) -> Vec<(When, Deed)> {
         "stream-terminate" => vec![(When::After(b'W'), terminate())],
         "stream" => vec![
             (When::Note("SQL activity"), Deed::Grow(100_000)),
-            (When::Note("pg_switch_wal"), Deed::Act(Action::SwitchWal {})),
+            (When::Note("pg_switch_wal"), Deed::Act(Action::SwitchWal(SwitchWal {}))),
         ],
         "stream-slot" if version >= ServerVersion::V13 => {
             let note = "max_slot_wal_keep_size";
@@ -265,8 +266,8 @@ fn deeds(session: &Session, version: ServerVersion) -> Vec<(When, Deed)> {
         }
         "stream-wal-sender-timeout" => vec![(When::Started, Deed::Set("wal_sender_timeout", "1s"))],
         "stream-removed" => vec![(When::First, Deed::FourSegments)],
-        "promoted-during-backup" => vec![(When::Note("pg_ctl promote"), Deed::Act(Action::Promote {}))],
-        "stream-across-promotion" => vec![(When::After(b'W'), Deed::Act(Action::Promote {}))],
+        "promoted-during-backup" => vec![(When::Note("pg_ctl promote"), Deed::Act(Action::Promote(Promote {})))],
+        "stream-across-promotion" => vec![(When::After(b'W'), Deed::Act(Action::Promote(Promote {})))],
         "shutting-down-connect" => vec![(When::First, Deed::Stream(None)), (When::First, shutdown(ShutdownMode::Fast))],
         name if name.starts_with("fast-shutdown") => vec![(moment, shutdown(ShutdownMode::Fast))],
         name if name.starts_with("immediate-shutdown") => vec![(moment, shutdown(ShutdownMode::Immediate))],
@@ -274,7 +275,7 @@ fn deeds(session: &Session, version: ServerVersion) -> Vec<(When, Deed)> {
         // The second refusal was another one: replay had begun.
         "after-crash-connect-2" => {
             let restart_after = Some(Span(Duration::from_secs(4)));
-            let crash = Deed::Act(Action::Crash { restart_after });
+            let crash = Deed::Act(Action::Crash(Crash { restart_after }));
             vec![(When::First, crash), (When::First, Deed::Wait(Duration::from_secs(3)))]
         }
         name if name.starts_with("after-crash") => vec![(When::First, crash())],

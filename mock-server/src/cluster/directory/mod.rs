@@ -1,11 +1,10 @@
 //! A real data directory whose server has been shut down.
 //!
-//! [`load`] checks that it can be served, [`walk`] lists what a base backup sends of it, [`exclude`] knows what is left out.
-//! Files are read through [`page_cache`]. Its WAL is read from `pg_wal`; new WAL is generated right behind the shutdown
+//! [`load`] checks that it can be served, [`walk`] lists what a base backup sends of it. Files are read
+//! through [`page_cache`]. Its WAL is read from `pg_wal`; new WAL is generated right behind the shutdown
 //! checkpoint and never written, with images of the blocks that [`blocks`] finds in it.
 
 mod blocks;
-mod exclude;
 mod load;
 mod page_cache;
 #[cfg(test)]
@@ -26,7 +25,6 @@ use super::{Entries, Tablespace};
 
 use walk::Walk;
 
-pub(super) use exclude::left_out;
 pub(super) use load::{Loaded, load};
 
 /// The files of a data directory.
@@ -38,6 +36,10 @@ pub(super) struct Directory {
 }
 
 impl Directory {
+    pub(super) fn new(root: PathBuf, version: ServerVersion, tablespaces: Vec<Tablespace>) -> Self {
+        Self { root, version, tablespaces }
+    }
+
     pub(super) fn tablespaces(&self) -> &[Tablespace] {
         &self.tablespaces
     }

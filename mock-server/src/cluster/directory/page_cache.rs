@@ -131,18 +131,18 @@ mod linux {
             }
         }
 
-        #[test]
-        fn pages_that_were_not_cached_are_not_cached_afterwards_and_the_others_stay() {
+        /// What of a file is cached once all of it was read, once somebody else has read nine of its pages, and what is not once all of it was
+        /// read again.
+        type Seen = (Option<u64>, Option<u64>, Vec<Range<usize>>);
+
+        fn read_and_look() -> Result<Seen, &'static str> {
             let directory = tempfile::tempdir().expect("a directory");
             let path = directory.path().join("16384");
-            let file = match cold_file(&path) {
-                Ok(file) => file,
-                Err(reason) => return println!("skipped: reading leaves the page cache alone: {reason}"),
-            };
+            let file = cold_file(&path)?;
             let mut buf = vec![0; PAGES * 4096];
             assert_eq!(read(&file, 0, &mut buf).expect("a read"), buf.len());
             assert!(buf == content());
-            assert_eq!(cached(&path), Some(0), "nothing was there, nothing stays");
+            let nothing = cached(&path);
 
             // Somebody works with eight pages in the middle, and with the last.
             let theirs = File::open(&path).expect("a file");
@@ -150,7 +150,7 @@ mod linux {
             for page in [20, 21, 22, 23, 24, 25, 26, 27, PAGES as u64 - 1] {
                 read_fully(&theirs, page * 4096, &mut [0; 4096]).expect("a page");
             }
-            assert_eq!(cached(&path), Some(9 * 4096));
+            let nine = cached(&path);
             for piece in [32768, 5000] {
                 let mut buf = vec![0; piece];
                 let mut at = 0;
@@ -163,7 +163,24 @@ mod linux {
             let Probe::Read { cold, .. } = probe(&file, 0, &mut vec![0; PAGES * 4096]).expect("a probe") else {
                 unreachable!("it could be told before")
             };
-            assert_eq!(cold, [0..20 * 4096, 28 * 4096..(PAGES - 1) * 4096]);
+            Ok((nothing, nine, cold))
+        }
+
+        #[test]
+        fn pages_that_were_not_cached_are_not_cached_afterwards_and_the_others_stay() {
+            let expected = (Some(0), Some(9 * 4096), vec![0..20 * 4096, 28 * 4096..(PAGES - 1) * 4096]);
+            let mut seen = None;
+            // The kernel lets a page be that another processor is about to put on a list: on a busy machine not every try tells.
+            for _ in 0..20 {
+                match read_and_look() {
+                    Err(reason) => return println!("skipped: reading leaves the page cache alone: {reason}"),
+                    Ok(found) => seen = Some(found),
+                }
+                if seen.as_ref() == Some(&expected) {
+                    break;
+                }
+            }
+            assert_eq!(seen, Some(expected));
         }
 
         #[test]

@@ -8,11 +8,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use backstop_protocol::base_backup::exclude;
 use backstop_protocol::version::ServerVersion;
 
 use super::super::Tablespace;
 use super::super::entry::{Entry, EntryKind, Origin};
-use super::{about, exclude};
+use super::about;
 
 /// A walk under way. Links are not followed, except those of `pg_wal` and of the directories that are sent empty, which a
 /// backup turns into directories.
@@ -83,7 +84,7 @@ impl Walk {
         let list = || fs::read_dir(&path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
         let mut names = list().map_err(|error| about(&path, &error))?;
         names.sort_unstable_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
-        let unlogged = is_database(&name, self.version).then(|| {
+        let unlogged = exclude::is_database(&name, self.version).then(|| {
             let relations = names.iter().filter_map(|name| exclude::relation(name.as_bytes()));
             relations.filter(|(_, init)| *init).map(|(number, _)| number.to_vec()).collect()
         });
@@ -180,12 +181,4 @@ impl Iterator for Walk {
 fn directory(name: Vec<u8>, metadata: &Metadata) -> Entry {
     let mode = if metadata.is_dir() { permissions(metadata) } else { 0o700 };
     Entry { name, kind: EntryKind::Directory, mode, mtime: mtime(metadata), origin: Origin::Nothing }
-}
-
-/// Whether a directory holds a database: a number below `base` or below the version directory of a tablespace.
-fn is_database(name: &[u8], version: ServerVersion) -> bool {
-    let parent = |parent: &[u8]| name.strip_prefix(parent).and_then(|rest| rest.strip_suffix(b"/"));
-    let top = format!("{}/", version.tablespace_version_directory());
-    let number = parent(b"base/").or_else(|| parent(top.as_bytes()));
-    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }

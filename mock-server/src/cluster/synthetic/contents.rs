@@ -4,6 +4,7 @@ use backstop_protocol::lsn::Lsn;
 use backstop_protocol::page::{self, BLOCK_SIZE, BLOCKS_PER_FILE, PageHeader};
 
 use super::change::Rhythm;
+use super::image::Image;
 use super::life::Life;
 
 /// Bytes in one file of a relation.
@@ -28,7 +29,7 @@ pub(in super::super) fn key(seed: u64, name: &[u8]) -> u64 {
 }
 
 /// Word number `index` of the sequence that `key` begins.
-fn word(key: u64, index: u64) -> u64 {
+pub(super) fn word(key: u64, index: u64) -> u64 {
     mix(key.wrapping_add(GOLDEN.wrapping_mul(index.wrapping_add(1))))
 }
 
@@ -74,14 +75,17 @@ impl Pages {
         let mut page = [0; BLOCK_SIZE];
         let mut rest = buf;
         while !rest.is_empty() {
-            let number = u32::try_from(block).unwrap_or(u32::MAX);
-            self.fill(self.first_block.saturating_add(number), &mut page);
-            let wanted = rest.len().min(BLOCK_SIZE - skip);
-            let (piece, after) = rest.split_at_mut(wanted);
-            piece.copy_from_slice(&page[skip..skip + wanted]);
+            let number = self.first_block.saturating_add(u32::try_from(block).unwrap_or(u32::MAX));
+            block += 1;
+            let (piece, after) = rest.split_at_mut(rest.len().min(BLOCK_SIZE - skip));
+            if let Some(whole) = piece.first_chunk_mut() {
+                self.fill(number, whole);
+            } else {
+                self.fill(number, &mut page);
+                piece.copy_from_slice(&page[skip..skip + piece.len()]);
+            }
             rest = after;
             skip = 0;
-            block += 1;
         }
     }
 
@@ -128,53 +132,22 @@ impl Pages {
 
     /// Makes block `block` of the fork.
     fn fill(&self, block: u32, page: &mut [u8; BLOCK_SIZE]) {
-        page.fill(0);
         let original = word(self.key, block.into());
         let (key, lsn) = if let Some(generation) = self.last_change(block) {
             let key = word(original, generation);
             (key, self.rhythm.lsn(generation, mix(key ^ 1)))
         } else {
             if self.layout == Layout::Heap && block > 0 && original.is_multiple_of(97) {
+                page.fill(0);
                 return;
             }
             let span = self.newest_lsn.0.saturating_sub(self.oldest_lsn.0).max(8);
             (original, Lsn(self.oldest_lsn.0 + mix(original ^ 1) % span).align_down(8))
         };
-        let special = if self.layout == Layout::Index { BLOCK_SIZE - 16 } else { BLOCK_SIZE };
-        let (lower, upper) = match self.layout {
-            Layout::Map => (page::HEADER_SIZE, page::HEADER_SIZE),
-            Layout::Heap | Layout::Index => line_pointers(key, special, page),
-        };
-        for (index, bytes) in (0..).zip(page[upper..].chunks_mut(8)) {
-            bytes.copy_from_slice(&word(key, index).to_le_bytes()[..bytes.len()]);
-        }
-        let short = |offset: usize| u16::try_from(offset).unwrap_or(u16::MAX);
-        let upper = if self.layout == Layout::Map { special } else { upper };
-        let header =
-            PageHeader { lower: short(lower), upper: short(upper), special: short(special), ..PageHeader::empty(lsn) };
-        header.write(page);
-        if self.checksums {
-            page::set_checksum(page, block);
+        if let Some(image) = Image::of(self.layout, key) {
+            image.fill(page, lsn, key, self.checksums.then_some(block));
         }
     }
-}
-
-/// Writes line pointers (`ItemIdData`) for tuples of one length that lie before `special`, and returns where they end and
-/// where the tuples begin.
-fn line_pointers(key: u64, special: usize, page: &mut [u8; BLOCK_SIZE]) -> (usize, usize) {
-    /// `LP_NORMAL`.
-    const NORMAL: u32 = 1;
-    let choice = |index: u64, limit: u64| usize::try_from(mix(key ^ index) % limit).unwrap_or(0);
-    let length = 40 + 8 * choice(2, 24);
-    let most = (special - page::HEADER_SIZE) / (length + 4);
-    let count = most - choice(3, 1 + most as u64 / 4);
-    for item in 0..count {
-        let offset = special - (item + 1) * length;
-        let bits = u32::try_from(offset | length << 17).unwrap_or(0) | NORMAL << 15;
-        let at = page::HEADER_SIZE + 4 * item;
-        page[at..at + 4].copy_from_slice(&bits.to_le_bytes());
-    }
-    (page::HEADER_SIZE + 4 * count, special - count * length)
 }
 
 #[cfg(test)]

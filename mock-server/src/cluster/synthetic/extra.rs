@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use backstop_protocol::base_backup::exclude;
 use backstop_protocol::page::BLOCK_SIZE;
 use backstop_protocol::version::ServerVersion;
 
 use crate::config::{Config, ConfigError, ExtraFile, ExtraFileKind};
 
-use super::super::directory::left_out;
 use super::super::entry::{Entry, EntryKind, Origin};
 use super::Node;
 use super::contents::Pages;
@@ -44,7 +44,7 @@ pub(super) fn entries(
         if !taken.insert(path) {
             return refuse("there is such a file");
         }
-        if path.split(|byte| *byte == b'/').any(|part| left_out(part, version)) {
+        if is_left_out(path, version, &config.extra_files) {
             continue;
         }
         let mut name = path.clone();
@@ -62,6 +62,25 @@ pub(super) fn entries(
         entries.push(Entry { name, kind, mode: *mode, mtime: epoch, origin });
     }
     Ok(entries)
+}
+
+/// Whether a base backup leaves out the file at `path`, one of `files`.
+fn is_left_out(path: &[u8], version: ServerVersion, files: &[ExtraFile]) -> bool {
+    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+    let Some((name, above)) = parts.split_last() else { return false };
+    if parts.iter().any(|part| exclude::left_out(part, version)) || above.iter().any(|part| exclude::sent_empty(part)) {
+        return true;
+    }
+    let directory = path.strip_suffix(*name).unwrap_or_default();
+    if !version.leaves_out_unlogged_relations() || !exclude::is_database(directory, version) {
+        return false;
+    }
+    let is_init_of = |number: &[u8]| {
+        let init = [directory, number, b"_init"].concat();
+        files.iter().any(|file| file.path == init)
+    };
+    let of_unlogged = exclude::relation(name).is_some_and(|(number, init)| !init && is_init_of(number));
+    of_unlogged || exclude::temporary_relation(name)
 }
 
 /// Damaged blocks by file.
@@ -117,13 +136,23 @@ mod tests {
             file("odddir/huge", ExtraFileKind::Sparse(8 << 30)),
             file("base/pgsql_tmp123", ExtraFileKind::Content(b"t".to_vec())),
             file("oddfifo", ExtraFileKind::Special),
+            file("pg_notify/0000", ExtraFileKind::Content(b"t".to_vec())),
+            file("base/5/t3_90002_fsm", ExtraFileKind::Sparse(8192)),
+            file("base/5/90001.1", ExtraFileKind::Sparse(8192)),
+            file("base/5/90001_init", ExtraFileKind::Content(Vec::new())),
+            file("base/90001", ExtraFileKind::Content(Vec::new())),
         ];
+        let old = Config { version: ServerVersion::V10, extra_files: extra_files.clone(), ..Config::default() };
         let plain = Cluster::new(&Config::default()).expect("a cluster");
         let cluster = Cluster::new(&Config { extra_files, ..Config::default() }).expect("a cluster");
         let names: Vec<_> =
             cluster.entries(None).expect("entries").map(|entry| entry.expect("an entry").name).collect();
-        let expected: [&[u8]; 4] = [b"oddfile", b"odddir/", b"odddir/huge", b"oddfifo"];
-        assert_eq!(names[names.len() - 4..], expected);
+        let expected: [&[u8]; 6] =
+            [b"oddfile", b"odddir/", b"odddir/huge", b"oddfifo", b"base/5/90001_init", b"base/90001"];
+        assert_eq!(names[names.len() - 6..], expected);
+        let old = Cluster::new(&old).expect("a cluster");
+        let names: Vec<_> = old.entries(None).expect("entries").map(|entry| entry.expect("an entry").name).collect();
+        assert!(names.contains(&b"base/5/t3_90002_fsm".to_vec()) && names.contains(&b"base/5/90001.1".to_vec()));
         assert_eq!(cluster.tablespace_size(None), plain.tablespace_size(None) + 700 + (8 << 30));
         for bad in ["", "/etc/passwd", "../x", "a//b", "pg_wal/x", "PG_VERSION", "base/"] {
             let extra_files = vec![file(bad, ExtraFileKind::Directory)];

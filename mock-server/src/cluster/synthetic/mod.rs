@@ -8,6 +8,7 @@
 mod change;
 pub(super) mod contents;
 mod extra;
+mod image;
 mod layout;
 mod life;
 mod small;

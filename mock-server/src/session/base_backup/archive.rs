@@ -16,8 +16,14 @@ use super::compress::Compressor;
 use super::data::{Flow, not_compressed};
 use super::manifest::ManifestInProgress;
 use super::member::{Content, Member, PIECE, unreadable};
+use super::profile::{self, Unlogged};
 use super::{Backup, Session, Stop};
 use crate::cluster::{BackupEnd, Entry, EntryKind, Tablespace};
+use crate::fault::archive::{
+    ChangeControl, ExtraMember, RelinkMember, RemodeMember, RenameMember, ResizeHeader, RetypeMember, RewriteMember,
+    WriteHeader,
+};
+use crate::fault::wire::Truncate;
 use crate::fault::{Action, Moment, header};
 
 /// The uid and gid of the operating system's user that the server runs as.
@@ -85,9 +91,9 @@ impl Session {
         let mut omitted = false;
         for action in &edits.archive {
             match action {
-                Action::Truncate { to: Some(to) } => backup.flow.cut = Some(to.0),
-                Action::OmitTrailer {} => backup.without_trailer = true,
-                Action::OmitArchive {} => omitted = true,
+                Action::Truncate(Truncate { to: Some(to) }) => backup.flow.cut = Some(to.0),
+                Action::OmitTrailer(_) => backup.without_trailer = true,
+                Action::OmitArchive(_) => omitted = true,
                 _ => {}
             }
         }
@@ -136,8 +142,8 @@ impl Session {
         let mut trailer = !backup.without_trailer;
         for action in edits.archive {
             match action {
-                Action::OmitTrailer {} => trailer = false,
-                extra @ Action::ExtraMember { .. } => self.extra_member(backup, extra).await?,
+                Action::OmitTrailer(_) => trailer = false,
+                extra @ Action::ExtraMember(_) => self.extra_member(backup, extra).await?,
                 _ => {}
             }
         }
@@ -168,10 +174,11 @@ impl Session {
         let header = BLOCK as u64;
         let mut size = 0;
         let below = below(oid);
+        let unlogged = self.unlogged(backup, oid)?;
         for entry in self.shared.cluster.entries_at(oid, backup.start).map_err(|error| unreadable(".", &error))? {
             let entry = entry.map_err(|error| unreadable(".", &error))?;
-            if Self::is_sent(backup, &entry) {
-                let path = path(&below, &entry);
+            let path = path(&below, &entry);
+            if Self::is_sent(backup, &entry) && self.left_out(backup, &path, &entry, &unlogged)?.is_none() {
                 let incremental = backup.incremental.as_ref();
                 let changed = incremental.and_then(|incremental| self.incremental_header(incremental, &path, &entry));
                 size += header + padded_size(changed.map_or(entry.size(), |changed| changed.file_size()));
@@ -194,10 +201,23 @@ impl Session {
         }
     }
 
+    /// The relations that are not logged, where it matters.
+    fn unlogged(&self, backup: &Backup, oid: Option<u32>) -> Result<Unlogged, Stop> {
+        if backup.options.incremental_from.is_none() {
+            return Ok(Unlogged::new());
+        }
+        let below = below(oid);
+        let entries = self.shared.cluster.entries_at(oid, backup.start).map_err(|error| unreadable(".", &error))?;
+        let relations = entries.map(|entry| Ok(profile::unlogged(&path(&below, &entry?))));
+        let relations: Result<Vec<_>, std::io::Error> = relations.collect();
+        Ok(relations.map_err(|error| unreadable(".", &error))?.into_iter().flatten().collect())
+    }
+
     /// Everything that the cluster has in a tablespace or in the base directory.
     async fn entries(&mut self, backup: &mut Backup, oid: Option<u32>) -> Result<(), Stop> {
         let below = below(oid);
         let entries = self.shared.cluster.entries_at(oid, backup.start).map_err(|error| unreadable(".", &error))?;
+        let unlogged = self.unlogged(backup, oid)?;
         // A new file is the last of its directory, whenever it came.
         let (cluster, mut added) = (self.shared.cluster.clone(), None);
         let added = std::iter::from_fn(move || {
@@ -220,6 +240,12 @@ impl Session {
                 EntryKind::File { .. } => (MemberKind::File, true),
                 EntryKind::Directory | EntryKind::Special => (MemberKind::Directory, false),
             };
+            if let Some(lsn) = self.left_out(backup, &path, &entry, &unlogged)? {
+                if let Some(profile) = &mut backup.profile {
+                    profile.add(&path, entry.size(), entry.mtime, Some(lsn));
+                }
+                continue;
+            }
             let incremental = backup.incremental.as_ref();
             if let Some(changed) =
                 incremental.and_then(|incremental| self.incremental_header(incremental, &path, &entry))
@@ -297,8 +323,10 @@ impl Session {
         let edits = self.perform(actions, true, &[]).await?;
         for action in &edits.archive {
             match action {
-                Action::RewriteMember { content } => member.rewrite(content.clone())?,
-                Action::ChangeControl { system_identifier } => member.change_control(*system_identifier)?,
+                Action::RewriteMember(RewriteMember { content }) => member.rewrite(content.clone())?,
+                Action::ChangeControl(ChangeControl { system_identifier }) => {
+                    member.change_control(*system_identifier)?;
+                }
                 _ => {}
             }
         }
@@ -312,16 +340,16 @@ impl Session {
         let mut omitted = false;
         for action in edits.archive {
             match action {
-                Action::RenameMember { to } => header::rename(&mut header, to.as_bytes()),
-                Action::RetypeMember { to } => header::retype(&mut header, to),
-                Action::RelinkMember { to } => header::relink(&mut header, to.as_bytes()),
-                Action::ResizeHeader { to } => header::resize(&mut header, to.0),
-                Action::RemodeMember { to } => header::remode(&mut header, to),
-                Action::WriteHeader { field, hex } => header::write(&mut header, field, &hex.0),
-                Action::BreakHeader {} => header::break_checksum(&mut header),
-                Action::Truncate { .. } => backup.flow.cut = Some(backup.flow.offset),
-                Action::OmitMember {} => omitted = true,
-                extra @ Action::ExtraMember { .. } => self.extra_member(backup, extra).await?,
+                Action::RenameMember(RenameMember { to }) => header::rename(&mut header, to.as_bytes()),
+                Action::RetypeMember(RetypeMember { to }) => header::retype(&mut header, to),
+                Action::RelinkMember(RelinkMember { to }) => header::relink(&mut header, to.as_bytes()),
+                Action::ResizeHeader(ResizeHeader { to }) => header::resize(&mut header, to.0),
+                Action::RemodeMember(RemodeMember { to }) => header::remode(&mut header, to),
+                Action::WriteHeader(WriteHeader { field, hex }) => header::write(&mut header, field, &hex.0),
+                Action::BreakHeader(_) => header::break_checksum(&mut header),
+                Action::Truncate(_) => backup.flow.cut = Some(backup.flow.offset),
+                Action::OmitMember(_) => omitted = true,
+                extra @ Action::ExtraMember(_) => self.extra_member(backup, extra).await?,
                 _ => {}
             }
         }
@@ -361,7 +389,8 @@ impl Session {
         let mut hasher = backup.manifest.as_ref().filter(|_| member.listed).map(ManifestInProgress::hasher);
         let verified = backup.verifies && member.listed;
         let file = incremental::plain_name(&member.path).unwrap_or_else(|| member.path.clone());
-        let mut verifier = verified.then(|| Verifier::new(&file, backup.start)).flatten();
+        let doubts = self.shared.cluster.may_have_damaged_pages();
+        let mut verifier = verified.then(|| Verifier::new(&file, backup.start, doubts)).flatten();
         let mut buffer = vec![0; PIECE.min(usize::try_from(member.size).unwrap_or(PIECE))];
         // `pg_control` is made for each backup here, and read from disk there.
         let from_disk = !matches!(member.content, Content::Bytes(_)) || member.path == b"global/pg_control";
@@ -401,6 +430,9 @@ impl Session {
         if padding > 0 {
             self.data(backup, TRAILER.get(..padding).unwrap_or_default(), what).await?;
         }
+        if let Some(profile) = backup.profile.as_mut().filter(|_| member.listed && member.kind == MemberKind::File) {
+            profile.add(&member.path, member.size, member.mtime, None);
+        }
         if let (Some(manifest), Some(hasher)) = (&mut backup.manifest, hasher) {
             manifest.add(&member.path, member.size, member.mtime, hasher)?;
         }
@@ -409,7 +441,7 @@ impl Session {
 
     /// A member that a fault adds.
     async fn extra_member(&mut self, backup: &mut Backup, extra: Action) -> Result<(), Stop> {
-        let Action::ExtraMember { name, kind, target, content, size } = extra else { return Ok(()) };
+        let Action::ExtraMember(ExtraMember { name, kind, target, content, size }) = extra else { return Ok(()) };
         let target = target.unwrap_or_default();
         let length = content.len() as u64;
         let announced = size.map_or(length, |size| size.0);
@@ -427,7 +459,7 @@ impl Session {
         Ok(())
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.shared.clock.unix_seconds()).unwrap_or_default()
     }
 }

@@ -1,7 +1,7 @@
 //! Verifying pages while their files are sent: `verify_page_checksum` of `basebackup.c`.
 //!
-//! A real data directory is verified; a synthetic cluster only if its configuration damages pages, since all others are right
-//! by construction.
+//! The pages of a real data directory are verified; those of a synthetic cluster only if its configuration damages some, since all
+//! others are right by construction.
 
 use backstop_protocol::backend::{Diagnostic, SqlState};
 use backstop_protocol::lsn::Lsn;
@@ -24,22 +24,36 @@ pub(super) struct Verifier {
     start: Lsn,
     /// The relation's block with which this file begins.
     first_block: u32,
+    /// Whether a page of it can be wrong at all.
+    doubts: bool,
+    /// Whether all of it came in whole pages so far.
+    aligned: bool,
     pub(super) failures: u64,
 }
 
 impl Verifier {
-    /// A verifier for the file at `path` below the data directory, if it is one of a relation.
-    pub(super) fn new(path: &[u8], start: Lsn) -> Option<Self> {
+    /// A verifier for the file at `path` below the data directory, if it is one of a relation. Without `doubts` pages are right by
+    /// construction.
+    pub(super) fn new(path: &[u8], start: Lsn, doubts: bool) -> Option<Self> {
         let file = RelationFile::parse(path)?;
         let first_block = file.segment.checked_mul(SEGMENT)?;
         let path = str::from_utf8(path).ok()?;
-        Some(Self { name: format!("./{path}"), start, first_block, failures: 0 })
+        Some(Self { name: format!("./{path}"), start, first_block, doubts, aligned: true, failures: 0 })
     }
 
     /// Looks at the bytes of the file from block `block` on, whole pages but for its end. What is to be reported.
     pub(super) fn check(&mut self, block: u32, piece: &[u8]) -> Vec<Diagnostic> {
         let mut reports = Vec::new();
-        let (pages, _) = piece.as_chunks::<BLOCK_SIZE>();
+        let (pages, rest) = piece.as_chunks::<BLOCK_SIZE>();
+        if self.aligned && !rest.is_empty() {
+            self.aligned = false;
+            reports.push(format!(
+                "could not verify checksum in file \"{}\", block {block}: read buffer size {} and page size {BLOCK_SIZE} differ",
+                self.name,
+                piece.len()
+            ));
+        }
+        let pages = if self.aligned && self.doubts { pages } else { &[] };
         for (page, block) in pages.iter().zip(block..) {
             let newer = PageHeader::parse(page).lsn >= self.start;
             let check = verify(page, self.first_block.wrapping_add(block));
@@ -98,12 +112,28 @@ mod tests {
         let mut page = [0; BLOCK_SIZE];
         PageHeader::empty(Lsn(8)).write(&mut page);
         set_checksum(&mut page, SEGMENT);
-        let mut verifier = Verifier::new(b"base/5/16407.1", Lsn(0x100)).unwrap();
+        let mut verifier = Verifier::new(b"base/5/16407.1", Lsn(0x100), true).unwrap();
         assert!(verifier.check(0, &page).is_empty());
         // The same page as the block after, and a page that WAL will restore.
         assert_eq!(verifier.check(1, &page).len(), 1);
         PageHeader::empty(Lsn(0x100)).write(&mut page);
         assert!(verifier.check(2, &page).is_empty());
+    }
+
+    #[test]
+    fn a_file_of_no_whole_pages_is_told_once_and_not_looked_at() {
+        let mut verifier = Verifier::new(b"base/5/16407", Lsn(0x100), true).unwrap();
+        let text =
+            |reports: Vec<Diagnostic>| -> Vec<String> { reports.into_iter().map(|report| report.message).collect() };
+        let wrong = vec![7; 2 * BLOCK_SIZE + 3];
+        assert_eq!(
+            text(verifier.check(4, &wrong)),
+            [
+                "could not verify checksum in file \"./base/5/16407\", block 4: read buffer size 16387 and page size 8192 differ"
+            ]
+        );
+        assert!(verifier.check(6, &wrong).is_empty());
+        assert_eq!((verifier.failures, verifier.finish()), (0, None));
     }
 
     /// A stopped server of version 18 whose one table has eight damaged pages.

@@ -15,6 +15,7 @@ use super::super::output::write_data;
 use super::super::start_replication::mask;
 use super::compress::Compressor;
 use super::{Backup, Session, Stop};
+use crate::fault::wire::Garble;
 use crate::fault::{Action, Moment, Stop as FaultStop};
 
 /// How often progress is reported inside an archive: `PROGRESS_REPORT_MILLISECOND_THRESHOLD`.
@@ -99,8 +100,8 @@ impl Session {
             }
             for action in edits.archive {
                 match action {
-                    Action::Garble { bits } => garbled |= mask(bits),
-                    Action::Truncate { .. } => backup.flow.cut = Some(backup.flow.offset),
+                    Action::Garble(Garble { bits }) => garbled |= mask(bits),
+                    Action::Truncate(_) => backup.flow.cut = Some(backup.flow.offset),
                     _ => {}
                 }
             }

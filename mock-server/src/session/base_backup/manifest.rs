@@ -13,6 +13,7 @@ use super::data::Flow;
 use super::spool::Spool;
 use super::{Backup, Session, Stop};
 use crate::cluster::file_access;
+use crate::fault::wire::Truncate;
 use crate::fault::{Action, Moment};
 
 /// A manifest that grows with the files, some 150 bytes for each.
@@ -64,8 +65,8 @@ impl Session {
         let edits = self.at(Moment::ManifestBegin).await?;
         for action in &edits.archive {
             match action {
-                Action::OmitArchive {} => return Ok(()),
-                Action::Truncate { to: Some(to) } => backup.flow.cut = Some(to.0),
+                Action::OmitArchive(_) => return Ok(()),
+                Action::Truncate(Truncate { to: Some(to) }) => backup.flow.cut = Some(to.0),
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@
 //! say which archive they belong to, before one COPY for each archive. Here is the frame: positions, the list, notices, the end.
 //! `archive` sends archives and their members, which `member` reads; `data` sends bytes and is where faults strike them,
 //! `compress` stands between the two since 15, `store` takes the bytes with TARGET 'server', `incremental` (17) finds what
-//! changed since the backup before, `manifest` writes the manifest while files are sent, into a `spool`.
+//! changed since the backup before, `profile` which files did where backups are incremental by LSN, `manifest` writes the manifest while files are sent, into a `spool`.
 
 mod archive;
 mod changed;
@@ -14,6 +14,7 @@ mod data;
 mod incremental;
 mod manifest;
 mod member;
+mod profile;
 mod spool;
 mod store;
 
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use self::data::Flow;
 use self::incremental::Incremental;
 use self::manifest::ManifestInProgress;
+use self::profile::ProfileInProgress;
 use self::store::Store;
 use super::output::{INT8, OID, TEXT, column, value};
 use super::throttle::Throttle;
@@ -55,6 +57,8 @@ struct Backup {
     /// What it builds on.
     incremental: Option<Incremental>,
     manifest: Option<ManifestInProgress>,
+    /// Where the server is built to send one.
+    profile: Option<ProfileInProgress>,
     throttle: Option<Throttle>,
     /// With TARGET 'server'.
     store: Option<Store>,
@@ -82,7 +86,9 @@ impl Session {
         }
         let wal_summaries = self.shared.cluster.summarizes_wal();
         let built_with = self.shared.cluster.compression();
+        let flavour = self.shared.config.flavour;
         let facts = ServerFacts {
+            flavour,
             wal_summaries,
             writes_server_files: self.writes_server_files(),
             manifest_uploaded: self.uploaded.is_some(),
@@ -104,9 +110,13 @@ impl Session {
             Some(prior) => Some(self.prepare_incremental(prior, &mut running).await?),
             None => None,
         };
+        if let Some(since) = options.incremental_from {
+            Self::build_on_location(since, &mut running)?;
+        }
         self.edit_record(|record| record.label_text.clone_from(&running.label_text));
+        let running_label = running.label_text.clone();
         let mut backup = Backup {
-            label_text: running.label_text.clone(),
+            label_text: running_label.clone(),
             start: running.start,
             start_timeline: running.timeline,
             _wal: running.keep_wal(),
@@ -118,6 +128,7 @@ impl Session {
                 let system_identifier = self.shared.cluster.system_identifier();
                 ManifestInProgress::new(self.version, system_identifier, options.manifest_checksums, force_encode)
             }),
+            profile: flavour.sends_profile().then(|| ProfileInProgress::new(&running_label)),
             store,
             throttle: options.max_rate.map(|rate| Throttle::new(u64::from(rate) * 1024)),
             done: 0,
@@ -126,7 +137,7 @@ impl Session {
             flow: Flow::default(),
             verifies: options.verify_checksums
                 && self.version.verifies_checksums()
-                && self.shared.cluster.may_have_damaged_pages(),
+                && self.shared.cluster.data_checksums(),
             checksum_failures: 0,
             omitted: false,
             without_trailer: false,
@@ -146,6 +157,7 @@ impl Session {
             self.tablespace_archive(backup, &tablespace).await?;
         }
         let end = self.base_archive(backup).await?;
+        self.send_profile(backup).await?;
         if let Some(manifest) = backup.manifest.take() {
             let ranges = self.wal_ranges(backup, end);
             self.send_manifest(backup, manifest, &ranges).await?;
@@ -283,6 +295,7 @@ impl Session {
             command_complete: false,
             client_terminated: false,
             found: BTreeMap::new(),
+            profile: None,
         });
     }
 }

@@ -5,6 +5,7 @@ use backstop_protocol::version::ServerVersion;
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::fault::server::Terminate;
 use crate::server::Server;
 use crate::testing::{Client, End, config, diagnostics};
 
@@ -68,7 +69,7 @@ async fn a_backup_that_waits_can_be_ended() {
     let query = backstop_protocol::frontend::FrontendMessage::Query(backup(ServerVersion::V18).into());
     client.send(&query).await;
     client.read_until(|message| matches!(message, BackendMessage::NoticeResponse(_))).await;
-    server.act(&crate::fault::Action::Terminate { client: Some("test".to_owned()) });
+    server.act(&crate::fault::Action::Terminate(Terminate { client: Some("test".to_owned()) }));
     let (messages, end) = client.read().await;
     assert_eq!(end, End::Closed(0));
     // The backup itself had been stopped: nothing is aborted.

@@ -7,6 +7,7 @@ mod compression;
 mod generations;
 mod hostile;
 mod incremental;
+mod incremental_by_lsn;
 mod start_up;
 mod streaming;
 mod targets;

@@ -1,11 +1,12 @@
 //! From the first byte to the first ReadyForQuery.
 
 use backstop_protocol::backend::BackendMessage;
-use backstop_protocol::frontend::{Startup, StartupPacket};
+use backstop_protocol::frontend::{FrontendMessage, Startup, StartupPacket};
 use backstop_protocol::version::ServerVersion;
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::config::Config;
+use crate::config::{Auth, Config};
 use crate::server::Server;
 use crate::testing::{Client, End, config, diagnostics, server, tags};
 
@@ -97,6 +98,28 @@ async fn refusals_are_those_of_the_recordings() {
     RE FATAL 42704: unrecognized configuration parameter "no_such_param"
     FATAL 0A000: unsupported frontend protocol 4.0: server supports 3.0 to 3.2
     "#);
+}
+
+/// `recv_password_packet`: one string, neither cut nor followed by anything.
+#[tokio::test(start_paused = true)]
+async fn passwords_that_are_no_strings_are_refused() {
+    let mut refusals = Vec::new();
+    for body in [b"".as_slice(), b"x", b"x\0y\0", b"\0"] {
+        let server = Server::new(Config { auth: Auth::Md5, ..config(ServerVersion::V18, vec![]) }).unwrap();
+        let mut client = Client::connect(&server);
+        client.start_up("test").await;
+        assert!(matches!(client.next().await, Ok(BackendMessage::Authentication(_))));
+        client.send(&FrontendMessage::Password(Bytes::from_static(body))).await;
+        let (messages, end) = client.read().await;
+        assert_eq!(end, End::Closed(0));
+        refusals.push(diagnostics(&messages).join(" "));
+    }
+    insta::assert_snapshot!(refusals.join("\n"), @r"
+    FATAL 08P01: invalid password packet size
+    FATAL 08P01: invalid password packet size
+    FATAL 08P01: invalid password packet size
+    FATAL 28P01: empty password returned by client
+    ");
 }
 
 #[tokio::test(start_paused = true)]
