@@ -1,14 +1,17 @@
 //! Is it a backup? What arrived has to agree with itself: labels, control file and manifest with what the server said, and
 //! the manifest with every file.
 
+use std::collections::HashSet;
+
 use backstop_protocol::base_backup::label::BackupLabel;
-use backstop_protocol::base_backup::manifest::{ChecksumAlgorithm, Manifest, WalRange};
+use backstop_protocol::base_backup::manifest::{ChecksumAlgorithm, Manifest, ManifestError, ManifestFile, WalRange};
 use backstop_protocol::base_backup::tablespace_map::TablespaceMap;
 use backstop_protocol::control::ControlFile;
-use backstop_protocol::version::ServerVersion;
+use backstop_protocol::lsn::Lsn;
+use backstop_protocol::version::{Flavour, ServerVersion};
 use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
 
-use crate::contents::Contents;
+use crate::contents::{Contents, Received};
 use crate::error::{ClientError, shown};
 use crate::receive::{Position, Tablespace};
 
@@ -16,6 +19,7 @@ use crate::receive::{Position, Tablespace};
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
     pub(crate) version: ServerVersion,
+    pub(crate) flavour: Flavour,
     pub(crate) system_identifier: u64,
     pub(crate) segment_size: WalSegmentSize,
     pub(crate) label: String,
@@ -23,6 +27,8 @@ pub(crate) struct Said {
     pub(crate) end: Position,
     /// The WAL of the backup on which an incremental one builds, by its manifest.
     pub(crate) builds_on: Option<Vec<WalRange>>,
+    /// The start of the backup on which one builds that is incremental by LSN.
+    pub(crate) builds_on_location: Option<Lsn>,
 }
 
 fn incomplete(problem: impl Into<String>) -> ClientError {
@@ -42,7 +48,8 @@ pub(crate) fn check_files(contents: &Contents, said: &Said) -> Result<(), Client
     check_control(kept("global/pg_control")?, &label, said)
 }
 
-fn check_label(label: &BackupLabel, said: &Said) -> Result<(), ClientError> {
+/// Checks `backup_label` against what the server said.
+pub(crate) fn check_label(label: &BackupLabel, said: &Said) -> Result<(), ClientError> {
     let start = said.start;
     let file = WalFileName::holding(start.timeline, start.lsn, said.segment_size);
     let differs = |what: &str, found: String, expected: String| {
@@ -69,6 +76,16 @@ fn check_label(label: &BackupLabel, said: &Said) -> Result<(), ClientError> {
         (Some(_), None) => return Err(incomplete("file \"backup_label\" is of an incremental backup")),
         (None, Some(_)) => return Err(incomplete("file \"backup_label\" is not of an incremental backup")),
     }
+    match (label.incremental_from_location, said.builds_on_location) {
+        (found, expected) if found == expected => {}
+        (Some(found), Some(expected)) => {
+            return Err(incomplete(format!(
+                "file \"backup_label\" builds on a backup that started at {found}, but {expected} was asked for"
+            )));
+        }
+        (Some(_), None) => return Err(incomplete("file \"backup_label\" is of an incremental backup")),
+        _ => return Err(incomplete("file \"backup_label\" is not of an incremental backup")),
+    }
     // The server puts the label there as it is, line ends included: such a label cannot be compared.
     if !said.label.contains(['\n', '\r']) && label.label != said.label {
         let text = format!("label \"{}\" in file \"backup_label\" is not ours", shown(label.label.as_bytes()));
@@ -77,7 +94,8 @@ fn check_label(label: &BackupLabel, said: &Said) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn check_control(content: &[u8], label: &BackupLabel, said: &Said) -> Result<(), ClientError> {
+/// Checks `pg_control` against the label and what the server said.
+pub(crate) fn check_control(content: &[u8], label: &BackupLabel, said: &Said) -> Result<(), ClientError> {
     let identifier = content.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap_or_default();
     if identifier != said.system_identifier {
         return Err(incomplete(format!(
@@ -134,7 +152,23 @@ pub(crate) fn check_tablespaces(
 /// Checks the manifest, and every file against it.
 pub(crate) fn check_manifest(text: &[u8], contents: &Contents, said: &Said) -> Result<(), ClientError> {
     let wrong = |problem: String| Err(ClientError::Manifest(problem));
-    let manifest = match Manifest::parse(text) {
+    let mut listed: HashSet<&[u8]> = HashSet::with_capacity(contents.files().len());
+    let mut problem = None;
+    let scanned = Manifest::scan(text, |file| {
+        let Some((path, received)) = contents.files().get_key_value(&file.path) else {
+            let name = shown(&file.path);
+            problem.get_or_insert_with(|| format!("\"{name}\" is present in the manifest but was not received"));
+            return Ok(());
+        };
+        if !listed.insert(path) {
+            return Err(ManifestError::duplicate(path));
+        }
+        if problem.is_none() {
+            problem = difference(&file, received, contents.algorithm());
+        }
+        Ok(())
+    });
+    let manifest = match scanned {
         Ok(manifest) => manifest,
         Err(error) => return wrong(error.to_string()),
     };
@@ -145,33 +179,29 @@ pub(crate) fn check_manifest(text: &[u8], contents: &Contents, said: &Said) -> R
         let ours = said.system_identifier;
         return wrong(format!("manifest system identifier is {identifier}, but the server's is {ours}"));
     }
-    let mut listed = 0;
-    for file in &manifest.files {
-        let name = shown(&file.path);
-        let Some(received) = contents.files().get(&file.path) else {
-            return wrong(format!("\"{name}\" is present in the manifest but was not received"));
-        };
-        listed += 1;
-        if received.size != file.size {
-            let (size, listed) = (received.size, file.size);
-            return wrong(format!("\"{name}\" has size {size} in the backup but size {listed} in the manifest"));
-        }
-        match (&file.checksum, contents.algorithm()) {
-            (None, ChecksumAlgorithm::None) => {}
-            (Some((algorithm, checksum)), ours) if *algorithm == ours => {
-                if *checksum != received.checksum {
-                    return wrong(format!("checksum mismatch for file \"{name}\""));
-                }
-            }
-            (_, ours) => return wrong(format!("the manifest has no {ours} checksum for file \"{name}\"")),
-        }
+    if let Some(problem) = problem {
+        return wrong(problem);
     }
-    if listed != contents.files().len() {
-        let extra = contents.files().keys().find(|path| !manifest.files.iter().any(|file| file.path == **path));
-        let name = extra.map(|path| shown(path)).unwrap_or_default();
-        return wrong(format!("\"{name}\" was received but is not in the manifest"));
+    if let Some(extra) = contents.files().keys().find(|path| !listed.contains(path.as_slice())) {
+        return wrong(format!("\"{}\" was received but is not in the manifest", shown(extra)));
     }
     check_wal_ranges(&manifest, said)
+}
+
+/// How a file that was received is not what the manifest says of it.
+fn difference(file: &ManifestFile, received: &Received, algorithm: ChecksumAlgorithm) -> Option<String> {
+    let name = || shown(&file.path);
+    if received.size != file.size {
+        let (size, listed) = (received.size, file.size);
+        return Some(format!("\"{}\" has size {size} in the backup but size {listed} in the manifest", name()));
+    }
+    match (&file.checksum, algorithm) {
+        (None, ChecksumAlgorithm::None) => None,
+        (Some((theirs, checksum)), ours) if *theirs == ours => {
+            (*checksum != received.checksum).then(|| format!("checksum mismatch for file \"{}\"", name()))
+        }
+        (_, ours) => Some(format!("the manifest has no {ours} checksum for file \"{}\"", name())),
+    }
 }
 
 /// The ranges must lead from the start position to the end position, newest timeline first, as the server lists them.

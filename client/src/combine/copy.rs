@@ -6,7 +6,8 @@ use std::path::Path;
 
 use backstop_protocol::base_backup::manifest::{ChecksumAlgorithm, ChecksumHasher, ManifestFile};
 
-use super::output::{Output, Place};
+use super::output::Place;
+use super::steps::Job;
 use super::{CombineObserver, CombineOptions, CopyMethod};
 use crate::error::{ClientError, reason};
 
@@ -73,11 +74,10 @@ impl<'a> Whole<'a> {
     pub(super) fn copy(
         &self,
         place: &Place,
-        output: &mut Output,
-        options: &CombineOptions,
+        job: &Job<'_>,
         observer: &mut dyn CombineObserver,
     ) -> Result<Option<Checksum>, ClientError> {
-        let source = self.source;
+        let (source, options) = (self.source, job.options);
         let mut input = File::open(source).map_err(ClientError::local("open file", source))?;
         self.check_size(&input)?;
         let reads = options.copy_method == CopyMethod::Copy;
@@ -85,25 +85,26 @@ impl<'a> Whole<'a> {
         if observer.debugging() {
             observer.debug(&self.describe(place, options, sums.wanted.is_some()));
         }
-        let name = Output::working_name(place);
-        let Some(tree) = output.tree(place.root) else { return Ok(None) };
         if options.copy_method == CopyMethod::Link {
-            tree.create_hard_link(name, source).map_err(|error| {
+            let linked = job.output().hard_link(place, source).map_err(|error| {
                 let (from, to) = (source.display(), place.full.display());
                 ClientError::Unusable(format!("could not create link from \"{from}\" to \"{to}\": {}", reason(&error)))
             })?;
+            if !linked {
+                return Ok(None);
+            }
         } else {
-            let mut file = tree.create_file(name)?;
+            let Some(mut file) = job.output().create_file(place)? else { return Ok(None) };
             match options.copy_method {
                 CopyMethod::Clone => file.share(&input).map_err(|error| self.failed("cloning file", place, &error))?,
                 CopyMethod::CopyFileRange => {
                     let failed = |error| self.failed("copying file range from", place, &error);
                     while file.append_range(&input, None, 1 << 30).map_err(failed)? > 0 {
-                        options.check_canceled()?;
+                        job.check_canceled()?;
                     }
                 }
                 CopyMethod::Copy | CopyMethod::Link => {
-                    let sum = read_through(&mut input, source, sums, options, |bytes| {
+                    let sum = read_through(&mut input, source, sums, job, |bytes| {
                         file.write_all(bytes).map_err(ClientError::local("write file", &place.full))
                     })?;
                     return Ok(sum.or_else(|| self.reused().cloned()));
@@ -113,7 +114,7 @@ impl<'a> Whole<'a> {
         // Only what has to be computed is worth another look at the file.
         let computed = if !reads && sums.wanted.is_some() {
             let mut again = File::open(source).map_err(ClientError::local("open file", source))?;
-            read_through(&mut again, source, sums, options, |_| Ok(()))?
+            read_through(&mut again, source, sums, job, |_| Ok(()))?
         } else {
             None
         };
@@ -155,12 +156,12 @@ fn read_through(
     input: &mut File,
     path: &Path,
     mut sums: Sums<'_>,
-    options: &CombineOptions,
+    job: &Job<'_>,
     mut each: impl FnMut(&[u8]) -> Result<(), ClientError>,
 ) -> Result<Option<Checksum>, ClientError> {
     let mut buffer = vec![0; CHUNK];
     loop {
-        options.check_canceled()?;
+        job.check_canceled()?;
         let length = match input.read(&mut buffer) {
             Ok(0) => return sums.finish(path),
             Ok(length) => length,

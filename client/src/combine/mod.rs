@@ -2,7 +2,7 @@
 //!
 //! [`combine_backups`] checks that the inputs are a chain (control files, labels, manifests), then makes the output from the
 //! last one: whole files are copied, and of incremental files every block is looked for, newest backup first. Only those blocks
-//! are read. The output's manifest takes over what checksums the inputs' have.
+//! are read. Several files are made at once, and told in their order. The output's manifest takes over what checksums the inputs' have.
 //!
 //! Nothing that could pass for a backup exists before everything else is on disk: `global/pg_control` and the manifest get their
 //! names last. After an error, what was made is removed.
@@ -29,10 +29,11 @@ mod chain;
 mod copy;
 mod incremental;
 mod label;
-mod output;
+pub(crate) mod output;
 mod reconstruct;
-mod tablespaces;
-mod walk;
+mod steps;
+pub(crate) mod tablespaces;
+pub(crate) mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,7 +105,7 @@ impl CombineOptions {
         }
     }
 
-    fn check_canceled(&self) -> Result<(), ClientError> {
+    pub(crate) fn check_canceled(&self) -> Result<(), ClientError> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(ClientError::Unusable("canceled by user".to_owned()));
         }
@@ -169,7 +170,15 @@ fn make(
     output: &mut Output,
     observer: &mut dyn CombineObserver,
 ) -> Result<(), ClientError> {
-    output.create(options, chain, tablespaces, observer)?;
+    let last = chain.last()?;
+    output.create(options, &last.directory, tablespaces, observer)?;
+    if options.manifest.is_some() {
+        if !options.dry_run && last.manifest().is_none() {
+            let text = "cannot generate a manifest because no manifest is available for the final input backup";
+            return Err(ClientError::Unusable(text.to_owned()));
+        }
+        output.begin_manifest(options, 2, Some(chain.system_identifier))?;
+    }
     Walk::new(options, chain, output, observer)?.everything(tablespaces)?;
     let ranges = chain.last()?.manifest().map(|manifest| manifest.wal_ranges.as_slice());
     output.publish(options, ranges.unwrap_or_default(), observer)

@@ -8,7 +8,6 @@ use backstop_protocol::base_backup::manifest::{
     ChecksumAlgorithm, ManifestFile, ManifestWriter, WalRange, format_last_modified,
 };
 
-use super::chain::Chain;
 use super::tablespaces::Tablespace;
 use super::{CombineObserver, CombineOptions};
 use crate::disk::File;
@@ -26,7 +25,7 @@ const MANIFEST_TMP: &[u8] = b"backup_manifest.tmp";
 
 /// The directory that something is made in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Root {
+pub(crate) enum Root {
     Data,
     /// The tablespace with this number in the list.
     Tablespace(usize),
@@ -34,12 +33,12 @@ pub(super) enum Root {
 
 /// Where a file of the output is.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) root: Root,
+pub(crate) struct Place {
+    pub(crate) root: Root,
     /// Below it.
-    pub(super) name: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// All of it, for messages.
-    pub(super) full: PathBuf,
+    pub(crate) full: PathBuf,
 }
 
 struct ManifestFileWriter {
@@ -59,7 +58,7 @@ impl ManifestFileWriter {
 
 /// All that is made; nothing in a dry run. What was not published is removed when it is dropped.
 #[derive(Default)]
-pub(super) struct Output {
+pub(crate) struct Output {
     data: Option<Tree>,
     /// As many as there are tablespaces; nothing for those in place.
     tablespaces: Vec<Option<Tree>>,
@@ -68,15 +67,14 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Makes the directories, all of which must be empty if they exist.
-    pub(super) fn create(
+    /// Makes the directories, all of which must be empty if they exist, with the permissions of `last`.
+    pub(crate) fn create(
         &mut self,
         options: &CombineOptions,
-        chain: &Chain,
+        last: &Path,
         tablespaces: &[Tablespace],
         observer: &mut dyn CombineObserver,
     ) -> Result<(), ClientError> {
-        let last = &chain.last()?.directory;
         let metadata = std::fs::metadata(last).map_err(ClientError::local("stat file", last))?;
         let modes = Modes::new(metadata.permissions().mode() & 0o750 == 0o750);
         for directory in std::iter::once(&options.output).chain(tablespaces.iter().map(|one| &one.new)) {
@@ -87,44 +85,56 @@ impl Output {
             let tree = if tablespace.in_place { None } else { directory(&tablespace.new, modes, options, observer)? };
             self.tablespaces.push(tree);
         }
+        Ok(())
+    }
+
+    /// Begins a manifest of this version, with checksums as `options` say.
+    pub(crate) fn begin_manifest(
+        &mut self,
+        options: &CombineOptions,
+        version: u64,
+        system_identifier: Option<u64>,
+    ) -> Result<(), ClientError> {
         self.algorithm = options.manifest;
-        if let (Some(data), Some(_)) = (&mut self.data, options.manifest) {
-            if chain.last()?.manifest().is_none() {
-                let text = "cannot generate a manifest because no manifest is available for the final input backup";
-                return Err(ClientError::Unusable(text.to_owned()));
-            }
-            let file = data.create_file(MANIFEST_TMP)?;
-            let writer = ManifestWriter::new(2, Some(chain.system_identifier), false);
-            self.manifest = Some(ManifestFileWriter {
-                writer,
-                buffer: Vec::new(),
-                file,
-                path: options.output.join("backup_manifest"),
-            });
-        }
+        let (Some(data), Some(_)) = (&mut self.data, options.manifest) else { return Ok(()) };
+        let file = data.create_file(MANIFEST_TMP)?;
+        let writer = ManifestWriter::new(version, system_identifier, false);
+        let path = options.output.join("backup_manifest");
+        self.manifest = Some(ManifestFileWriter { writer, buffer: Vec::new(), file, path });
         Ok(())
     }
 
     /// Whether files have to be made, and not only the decision whether they could be.
-    pub(super) fn tree(&mut self, root: Root) -> Option<&mut Tree> {
+    pub(crate) fn tree(&mut self, root: Root) -> Option<&mut Tree> {
         match root {
             Root::Data => self.data.as_mut(),
             Root::Tablespace(index) => self.tablespaces.get_mut(index)?.as_mut(),
         }
     }
 
+    /// Makes the file at `place`; nothing in a dry run.
+    pub(super) fn create_file(&mut self, place: &Place) -> Result<Option<File>, ClientError> {
+        self.tree(place.root).map(|tree| tree.create_file(Self::working_name(place))).transpose()
+    }
+
+    /// Makes the file at `place` another name of `source`; false in a dry run.
+    pub(super) fn hard_link(&mut self, place: &Place, source: &Path) -> std::io::Result<bool> {
+        let Some(tree) = self.tree(place.root) else { return Ok(false) };
+        tree.create_hard_link(Self::working_name(place), source).map(|()| true)
+    }
+
     /// What the file at `place` is called until everything is there.
-    pub(super) fn working_name(place: &Place) -> &[u8] {
+    pub(crate) fn working_name(place: &Place) -> &[u8] {
         if place.root == Root::Data && place.name == CONTROL { CONTROL_TMP } else { &place.name }
     }
 
     /// How files are checksummed for the manifest.
-    pub(super) fn algorithm(&self) -> ChecksumAlgorithm {
+    pub(crate) fn algorithm(&self) -> ChecksumAlgorithm {
         self.algorithm.unwrap_or(ChecksumAlgorithm::None)
     }
 
     /// Adds the file at `place`, called `path` there, to the manifest.
-    pub(super) fn list(
+    pub(crate) fn list(
         &mut self,
         path: &[u8],
         place: &Place,
@@ -141,7 +151,7 @@ impl Output {
     }
 
     /// Ends the manifest, forces everything to disk, and then gives the files their names that make the output a backup.
-    pub(super) fn publish(
+    pub(crate) fn publish(
         &mut self,
         options: &CombineOptions,
         ranges: &[WalRange],
@@ -164,7 +174,9 @@ impl Output {
         if let Some(method) = options.sync {
             observer.debug(&format!("recursively fsyncing \"{shown}\""));
             for tree in trees.iter_mut().map(|tree| &mut **tree).chain(std::iter::once(&mut *data)) {
-                tree.sync(method)?;
+                while !tree.sync_some(method)? {
+                    options.check_canceled()?;
+                }
             }
         }
         options.check_canceled()?;
@@ -186,7 +198,7 @@ impl Output {
     }
 
     /// Tells what will be removed.
-    pub(super) fn tell_removal(&self, observer: &mut dyn CombineObserver) {
+    pub(crate) fn tell_removal(&self, observer: &mut dyn CombineObserver) {
         for tree in self.tablespaces.iter().rev().flatten().chain(&self.data) {
             observer.removing(tree.path(), tree.existed());
         }

@@ -11,7 +11,8 @@ use backstop_protocol::page::BLOCK_SIZE;
 use super::chain::Chain;
 use super::copy::{Checksum, Whole};
 use super::incremental::Source;
-use super::output::{Output, Place};
+use super::output::Place;
+use super::steps::Job;
 use super::walk::{join, relied_on};
 use super::{CombineObserver, CombineOptions, CopyMethod};
 use crate::error::{ClientError, reason, shown};
@@ -153,16 +154,15 @@ fn next(origin: Origin, blocks: u64) -> Origin {
 
 /// Makes the file at `place` out of the incremental file `input`. `path` is what manifests call it, without the prefix.
 pub(super) fn reconstruct(
-    chain: &Chain,
     input: &Path,
     path: &[u8],
     place: &Place,
-    output: &mut Output,
-    options: &CombineOptions,
+    algorithm: ChecksumAlgorithm,
+    job: &Job<'_>,
     observer: &mut dyn CombineObserver,
 ) -> Result<Option<Checksum>, ClientError> {
+    let (chain, options) = (job.chain, job.options);
     let mut plan = Plan::make(chain, input, path)?;
-    let algorithm = output.algorithm();
     if let Some((number, source)) = plan.copy.and_then(|place| plan.sources.get(place)) {
         let listed = chain.inputs.get(*number).and_then(|backup| {
             let listed = backup.listed(path);
@@ -174,7 +174,7 @@ pub(super) fn reconstruct(
             listed.map(|(_, file)| file)
         });
         let whole = Whole { source: &source.path, listed: listed.filter(|file| relied_on(&file.path)), algorithm };
-        return whole.copy(place, output, options, observer);
+        return whole.copy(place, job, observer);
     }
     plan.count();
     if observer.debugging() {
@@ -187,7 +187,7 @@ pub(super) fn reconstruct(
         source.check_length(options.dry_run)?;
         check_listed(chain, *number, path, source)?;
     }
-    let checksum = write(&plan, place, output, options)?;
+    let checksum = write(&plan, place, algorithm, job)?;
     if observer.debugging() {
         say_what_was_read(&plan, options, observer);
     }
@@ -208,23 +208,21 @@ fn check_listed(chain: &Chain, number: usize, path: &[u8], source: &Source) -> R
 fn write(
     plan: &Plan,
     place: &Place,
-    output: &mut Output,
-    options: &CombineOptions,
+    algorithm: ChecksumAlgorithm,
+    job: &Job<'_>,
 ) -> Result<Option<Checksum>, ClientError> {
-    let algorithm = output.algorithm();
-    let Some(tree) = output.tree(place.root) else { return Ok(None) };
-    let mut file = tree.create_file(Output::working_name(place))?;
+    let Some(mut file) = job.output().create_file(place)? else { return Ok(None) };
     let mut hasher = ChecksumHasher::new(algorithm);
     let mut buffer = vec![0; index(RUN) * BLOCK_SIZE];
     for (origin, _, count) in plan.runs() {
-        options.check_canceled()?;
+        job.check_canceled()?;
         let bytes = buffer.get_mut(..index(count) * BLOCK_SIZE).unwrap_or_default();
         let source = origin.and_then(|(place, offset)| Some((&plan.sources.get(place)?.1, offset)));
-        let by_range = options.copy_method == CopyMethod::CopyFileRange;
+        let by_range = job.options.copy_method == CopyMethod::CopyFileRange;
         match source {
             None => bytes.fill(0),
             Some((source, offset)) if by_range => {
-                copy_range(source, offset, bytes.len(), &file, place, options)?;
+                copy_range(source, offset, bytes.len(), &file, place, job)?;
                 if algorithm != ChecksumAlgorithm::None {
                     source.read_blocks(offset, bytes)?;
                     hasher.update(bytes);
@@ -245,11 +243,11 @@ fn copy_range(
     mut left: usize,
     file: &crate::disk::File,
     place: &Place,
-    options: &CombineOptions,
+    job: &Job<'_>,
 ) -> Result<(), ClientError> {
     let (from, to) = (source.path.display(), place.full.display());
     while left > 0 {
-        options.check_canceled()?;
+        job.check_canceled()?;
         let copied = file.append_range(&source.file, Some(&mut offset), left).map_err(|error| {
             let reason = reason(&error);
             ClientError::Unusable(format!("error while copying file range from \"{from}\" to \"{to}\": {reason}"))

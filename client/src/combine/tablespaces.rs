@@ -9,24 +9,24 @@ use crate::error::ClientError;
 
 /// A tablespace.
 #[derive(Clone, Debug)]
-pub(super) struct Tablespace {
-    pub(super) oid: u32,
+pub(crate) struct Tablespace {
+    pub(crate) oid: u32,
     /// Where its files are in the last input.
-    pub(super) old: PathBuf,
+    pub(crate) old: PathBuf,
     /// Where they go.
-    pub(super) new: PathBuf,
+    pub(crate) new: PathBuf,
     /// Whether it is a directory in the data directory instead of a link out of it.
-    pub(super) in_place: bool,
+    pub(crate) in_place: bool,
 }
 
 /// `parse_oid`: a number from 1.
-pub(super) fn parse_oid(name: &[u8]) -> Option<u32> {
+pub(crate) fn parse_oid(name: &[u8]) -> Option<u32> {
     let plain = name.iter().all(u8::is_ascii_digit);
     str::from_utf8(name).ok().filter(|_| plain)?.parse().ok().filter(|oid| *oid > 0)
 }
 
 /// `scan_for_existing_tablespaces`, in the order of their names.
-pub(super) fn find(
+pub(crate) fn find(
     input: &Path,
     options: &CombineOptions,
     observer: &mut dyn CombineObserver,

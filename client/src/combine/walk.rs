@@ -9,24 +9,26 @@ use backstop_protocol::base_backup::incremental;
 use backstop_protocol::base_backup::manifest::{ChecksumAlgorithm, ChecksumHasher};
 
 use super::chain::{Chain, Input};
-use super::copy::{Checksum, Whole};
 use super::incremental::may_be_in;
 use super::output::{Output, Place, Root};
-use super::reconstruct::reconstruct;
+use super::steps::{Content, Said, Step, take};
 use super::tablespaces::{Tablespace, parse_oid};
 use super::{CombineObserver, CombineOptions, label};
 use crate::error::{ClientError, shown};
+
+/// So many files are found before they are made: it bounds what is kept of them, and keeps every core busy.
+const STEPS_AT_ONCE: usize = 2048;
 
 /// Files that may be changed after the manifest was made, when the backup is.
 const CHANGED_LATER: [&[u8]; 3] = [b"postgresql.auto.conf", b"recovery.signal", b"standby.signal"];
 
 /// Whether a file must be what its manifest says.
-pub(super) fn relied_on(path: &[u8]) -> bool {
+pub(crate) fn relied_on(path: &[u8]) -> bool {
     !CHANGED_LATER.contains(&path)
 }
 
 /// A path below a directory.
-pub(super) fn join(directory: &Path, name: &[u8]) -> PathBuf {
+pub(crate) fn join(directory: &Path, name: &[u8]) -> PathBuf {
     if name.is_empty() { directory.to_path_buf() } else { directory.join(OsStr::from_bytes(name)) }
 }
 
@@ -50,6 +52,8 @@ pub(super) struct Walk<'a> {
     observer: &'a mut dyn CombineObserver,
     /// Which files of the last input's manifest were there.
     found: Vec<bool>,
+    /// What was found and is not done yet. Directories exist already.
+    steps: Vec<Step<'a>>,
 }
 
 impl<'a> Walk<'a> {
@@ -61,14 +65,23 @@ impl<'a> Walk<'a> {
     ) -> Result<Self, ClientError> {
         let last = chain.last()?;
         let found = vec![false; last.manifest().map_or(0, |manifest| manifest.files.len())];
-        Ok(Self { options, chain, last, output, observer, found })
+        Ok(Self { options, chain, last, output, observer, found, steps: Vec::new() })
     }
 
     /// Makes the label, then all that is in the last input.
     pub(super) fn everything(&mut self, tablespaces: &[Tablespace]) -> Result<(), ClientError> {
         self.label()?;
+        let walked = self.areas(tablespaces);
+        // What was found before a directory that could not be read or made comes before it, with its own problems.
+        self.take_steps()?;
+        walked?;
+        self.check_found()
+    }
+
+    /// The data directory, then the tablespaces.
+    fn areas(&mut self, tablespaces: &[Tablespace]) -> Result<(), ClientError> {
         let input = self.last.directory.clone();
-        self.observer.debug(&format!("processing backup directory \"{}\"", input.display()));
+        self.debug(format!("processing backup directory \"{}\"", input.display()));
         let output = self.options.output.clone();
         let (prefix, listed) = (Vec::new(), Vec::new());
         let data = Area { input, output, root: Root::Data, prefix, listed, tablespace: false };
@@ -76,7 +89,17 @@ impl<'a> Walk<'a> {
         for (index, tablespace) in tablespaces.iter().enumerate() {
             self.tablespace(index, tablespace)?;
         }
-        self.check_found()
+        Ok(())
+    }
+
+    fn debug(&mut self, text: String) {
+        if self.observer.debugging() {
+            self.steps.push(Step::Say(Said::Debug(text)));
+        }
+    }
+
+    fn take_steps(&mut self) -> Result<(), ClientError> {
+        take(&std::mem::take(&mut self.steps), self.chain, self.options, self.output, self.observer)
     }
 
     fn label(&mut self) -> Result<(), ClientError> {
@@ -101,7 +124,7 @@ impl<'a> Walk<'a> {
 
     fn tablespace(&mut self, index: usize, tablespace: &Tablespace) -> Result<(), ClientError> {
         let (old, new) = (&tablespace.old, &tablespace.new);
-        self.observer.debug(&format!("processing tablespace directory \"{}\"", old.display()));
+        self.debug(format!("processing tablespace directory \"{}\"", old.display()));
         let name = format!("pg_tblspc/{}", tablespace.oid).into_bytes();
         let (root, prefix) = if tablespace.in_place {
             self.make_directory(Root::Data, &name, new)?;
@@ -110,7 +133,7 @@ impl<'a> Walk<'a> {
             let (link, new) = (join(&self.options.output, &name), new.display());
             let link = link.display();
             let doing = if self.options.dry_run { "would create" } else { "creating" };
-            self.observer.debug(&format!("{doing} symbolic link from \"{link}\" to \"{new}\""));
+            self.debug(format!("{doing} symbolic link from \"{link}\" to \"{new}\""));
             if let Some(tree) = self.output.tree(Root::Data) {
                 tree.create_link(&name, &tablespace.new)?;
             }
@@ -123,7 +146,7 @@ impl<'a> Walk<'a> {
 
     fn make_directory(&mut self, root: Root, name: &[u8], full: &Path) -> Result<(), ClientError> {
         let doing = if self.options.dry_run { "would create" } else { "creating" };
-        self.observer.debug(&format!("{doing} directory \"{}\"", full.display()));
+        self.debug(format!("{doing} directory \"{}\"", full.display()));
         self.output.tree(root).map_or(Ok(()), |tree| tree.create_directory(name))
     }
 
@@ -141,6 +164,9 @@ impl<'a> Walk<'a> {
         for name in names {
             self.options.check_canceled()?;
             self.entry(area, relative, &name)?;
+            if self.steps.len() >= STEPS_AT_ONCE {
+                self.take_steps()?;
+            }
         }
         Ok(())
     }
@@ -161,16 +187,17 @@ impl<'a> Walk<'a> {
         }
         if !kind.is_file() {
             let what = if kind.is_symlink() { "symbolic link" } else { "special file" };
-            self.observer.warning(&format!("skipping {what} \"{}\"", input.display()), None);
+            self.steps.push(Step::Say(Said::Warning(format!("skipping {what} \"{}\"", input.display()))));
             return Ok(());
         }
         if in_data && matches!(&relative[..], b"backup_label" | b"backup_manifest") {
             return Ok(());
         }
-        self.file(area, &relative, &input)
+        self.file(area, &relative, input);
+        Ok(())
     }
 
-    fn file(&mut self, area: &Area, relative: &[u8], input: &Path) -> Result<(), ClientError> {
+    fn file(&mut self, area: &Area, relative: &[u8], input: PathBuf) {
         let listed = [&area.listed[..], relative].concat();
         let directory = relative.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &relative[..at]);
         let can_be_incremental = area.tablespace || may_be_in(directory);
@@ -183,18 +210,17 @@ impl<'a> Walk<'a> {
             name: [&area.prefix[..], name].concat(),
             full: join(&area.output, name),
         };
-        if let Some(plain) = plain {
-            let path = [&area.listed[..], &plain].concat();
-            let place = place(&plain);
-            let checksum = reconstruct(self.chain, input, &path, &place, self.output, self.options, self.observer)?;
-            return self.output.list(&path, &place, checksum);
-        }
-        let place = place(relative);
-        let checksum = self.copy(area, &listed, input, &place)?;
-        self.output.list(&listed, &place, checksum)
+        let (path, place, content) = if let Some(plain) = plain {
+            ([&area.listed[..], &plain].concat(), place(&plain), Content::Reconstructed)
+        } else {
+            let content = self.whole(area, &listed);
+            (listed, place(relative), content)
+        };
+        self.steps.push(Step::File { path, input, place, content });
     }
 
-    fn copy(&mut self, area: &Area, path: &[u8], input: &Path, place: &Place) -> Result<Option<Checksum>, ClientError> {
+    /// What a file that is there as a whole has to be.
+    fn whole(&mut self, area: &Area, path: &[u8]) -> Content<'a> {
         // WAL is in no server's manifest, and is not checksummed.
         let wal = !area.tablespace && path.starts_with(b"pg_wal/");
         let algorithm = if wal { ChecksumAlgorithm::None } else { self.output.algorithm() };
@@ -203,11 +229,9 @@ impl<'a> Walk<'a> {
             let manifest = self.last.manifest_path();
             let text =
                 format!("manifest file \"{}\" contains no entry for file \"{}\"", manifest.display(), shown(path));
-            self.observer.warning(&text, None);
+            self.steps.push(Step::Say(Said::Warning(text)));
         }
-        let listed = listed.filter(|_| relied_on(path) && !wal);
-        let whole = Whole { source: input, listed, algorithm };
-        whole.copy(place, self.output, self.options, self.observer)
+        Content::Whole { listed: listed.filter(|_| relied_on(path) && !wal), algorithm }
     }
 
     fn mark(&mut self, index: usize) {
