@@ -23,27 +23,32 @@ const MAX_MEMBERS: usize = 50_000_000;
 
 /// What a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A file.
     File {
+        /// Its size in bytes.
         size: u64,
     },
+    /// A directory, empty so far.
     Directory,
     /// `pg_tblspc/<oid>`: the link of the announced tablespace with this index.
     Link {
+        /// The index.
         tablespace: usize,
     },
 }
 
-/// A member that passed.
+/// A member of an archive that passed every check: its path leads nowhere out of the backup, and comes once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
-    /// Its name in the archive, without `./` in front and `/` behind.
-    pub(crate) name: Vec<u8>,
+pub struct Member {
+    /// Its name in the archive, without `./` in front and `/` behind. Bytes, as on disk: no encoding is promised.
+    pub name: Vec<u8>,
     /// Its path in the backup, as the manifest names it: `pg_tblspc/16391/PG_15_202209061/5/1259`.
-    pub(crate) path: Vec<u8>,
-    pub(crate) kind: Kind,
-    /// Whether it holds the changed blocks of a file instead of a file.
-    pub(crate) changed_blocks: bool,
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// Whether it holds the changed blocks of a file instead of a file (`INCREMENTAL.…`).
+    pub changed_blocks: bool,
 }
 
 /// What must be in a backup for a server to recover from it.
@@ -278,14 +283,14 @@ pub(crate) fn wal_segment(name: &str) -> Option<WalFileName> {
     name.parse().ok()
 }
 
-fn is_history(name: &str) -> bool {
+pub(crate) fn is_history(name: &str) -> bool {
     name.strip_suffix(".history").is_some_and(|timeline| {
         timeline.len() == 8 && timeline.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
     })
 }
 
 /// The name without the `./` that some members carry and without the `/` that ends directories and links.
-fn clean_name(name: &[u8], slash: bool) -> Result<Vec<u8>, String> {
+pub(crate) fn clean_name(name: &[u8], slash: bool) -> Result<Vec<u8>, String> {
     let name = name.strip_prefix(b"./").unwrap_or(name);
     let name = if slash { name.strip_suffix(b"/").unwrap_or(name) } else { name };
     let unsafe_name = |problem| Err(format!("tar member has unsafe path name: {problem}"));

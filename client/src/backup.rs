@@ -1,6 +1,6 @@
 //! A base backup from the first message to the last rename.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use backstop_protocol::base_backup::manifest::PriorBackup;
 use backstop_protocol::lsn::Lsn;
@@ -14,11 +14,12 @@ use crate::incremental;
 use crate::mutation::Mutation;
 use crate::observer::{Observer, Phase};
 use crate::options::{BackupOptions, Target, WalMethod};
+use crate::profile_check::LeftOut;
 use crate::receive::{read_end, read_start, read_tablespaces};
 use crate::request::{self, Place};
 use crate::session::{self, System};
 use crate::sink::{self, Sink, SinkSettings, WalFiles};
-use crate::slot;
+use crate::slot::{self, Creation};
 use crate::transfer::{Received, Transfer};
 use crate::tree::Modes;
 use crate::verify::Said;
@@ -44,6 +45,8 @@ pub struct BackupSummary {
     pub bytes: u64,
     /// Whether there is a manifest.
     pub manifest: bool,
+    /// What an incremental backup by LSN left out.
+    pub left_out: LeftOut,
 }
 
 /// Takes a base backup.
@@ -68,24 +71,25 @@ pub async fn base_backup(
     let opening = Connection::open(&*connector, Purpose::Backup, login, limit, options.weakness, Arc::clone(&observer));
     let mut connection = opening.await?;
     connection.set_patience(options.deadlines.connect, Phase::Connecting);
-    let created_slot = OnceLock::new();
+    let creation = Creation::new();
     let mut backup = Backup {
         connector: &*connector,
         options: &options,
         observer: &observer,
         connection,
         place,
-        created_slot: &created_slot,
+        creation: &creation,
     };
     let group = session::group_access(&mut backup.connection).await?;
     let mut sink = sink::open(target, backup.sink_settings(group))?;
     if !options.clean || options.weakness.is(Mutation::LeavesPartialTarget) {
         sink.keep();
     }
-    let result = backup.run(&mut *sink).await;
+    // Whoever awaits this has a small future to carry around.
+    let result = Box::pin(backup.run(&mut *sink)).await;
     if result.is_err()
         && options.clean
-        && let Some(name) = created_slot.get().filter(|_| !options.weakness.is(Mutation::LeaksSlot))
+        && let Some(name) = creation.created().filter(|_| !options.weakness.is(Mutation::LeaksSlot))
     {
         slot::drop_created(&*connector, &options, &observer, name).await;
     }
@@ -107,7 +111,7 @@ struct Backup<'a> {
     options: &'a BackupOptions,
     observer: &'a Arc<dyn Observer>,
     connection: Connection,
-    created_slot: &'a OnceLock<String>,
+    creation: &'a Creation,
     place: Place,
 }
 
@@ -132,7 +136,16 @@ impl Backup<'_> {
     /// Learns what the server is, and gives it the manifest on which an incremental backup builds.
     async fn prepare(&mut self) -> Result<(System, Option<PriorBackup>), ClientError> {
         let system = session::identify(&mut self.connection).await?;
-        request::check_version(self.options, &self.place, self.connection.version())?;
+        let (version, flavour) = (self.connection.version(), self.connection.flavour());
+        request::check_version(self.options, &self.place, version, flavour)?;
+        if let Some(since) = self.options.incremental_from
+            && since > system.position
+        {
+            return Err(ClientError::Refused(format!(
+                "start position {since} of the incremental backup is in the future: the server's WAL ends at {}",
+                system.position
+            )));
+        }
         let Some(manifest) = &self.options.incremental else { return Ok((system, None)) };
         self.observer.phase(&Phase::UploadingManifest);
         self.connection.set_patience(self.options.deadlines.data, Phase::UploadingManifest);
@@ -168,11 +181,13 @@ impl Backup<'_> {
 
         let said = Said {
             version,
+            flavour: self.connection.flavour(),
             system_identifier: system.identifier,
             segment_size,
             label: self.options.label.clone(),
             start,
             end: start,
+            builds_on_location: self.options.incremental_from,
             builds_on: prior.as_ref().map(|prior| prior.wal_ranges().to_vec()),
         };
         let (announce, end) = watch::channel(None);
@@ -187,7 +202,7 @@ impl Backup<'_> {
             start,
             files: &mut **files,
             check,
-            created_slot: self.created_slot,
+            creation: self.creation,
             end,
         });
         let (options, observer) = (self.options, self.observer);
@@ -208,6 +223,15 @@ impl Backup<'_> {
             .await?;
             Ok::<_, ClientError>((transfer.received(), end))
         };
+        let creation = self.creation;
+        let main = async {
+            let result = main.await;
+            if result.is_err() {
+                // Meanwhile the other connection goes on.
+                creation.settled().await;
+            }
+            result
+        };
         let wal = async {
             match receiver {
                 Some(receiver) => receiver.run().await,
@@ -224,8 +248,12 @@ impl Backup<'_> {
             whole => Ok(whole?),
         };
         self.connection.terminate().await;
-        publish(sink, wal_files, &received, options.sync && self.place.is_here(), observer)?;
-        late?;
+        publish(sink, wal_files, &received, options.sync && self.place.is_here(), observer).await?;
+        let left_out = late?;
+        if let Some(since) = options.incremental_from {
+            let LeftOut { files, bytes } = left_out;
+            observer.phase(&Phase::LeftOut { files, bytes, since });
+        }
         Ok(BackupSummary {
             start: start.lsn,
             timeline: start.timeline,
@@ -236,6 +264,7 @@ impl Backup<'_> {
             bytes: received.bytes,
             manifest: received.manifest.is_some()
                 || (!self.place.is_here() && request::manifest_wanted(options, version)),
+            left_out,
         })
     }
 }
@@ -245,8 +274,8 @@ pub(crate) fn wal_check(said: &Said) -> WalCheck {
     WalCheck::streamed(said.version, said.system_identifier, said.segment_size, said.start.timeline, said.start.lsn)
 }
 
-/// Makes the backup one.
-fn publish(
+/// Makes the backup one. Forcing it to disk can take long; whoever wants to drop this future meanwhile has a chance to.
+async fn publish(
     sink: &mut dyn Sink,
     wal_files: Option<Box<dyn WalFiles>>,
     received: &Received,
@@ -258,9 +287,20 @@ fn publish(
     }
     let mut wal_files = wal_files;
     if let Some(files) = &mut wal_files {
-        files.finish(sync)?;
+        files.finish()?;
+        while sync && !files.sync_some()? {
+            tokio::task::yield_now().await;
+        }
+    }
+    if let Some(profile) = &received.profile {
+        sink.profile(profile, received.manifest.is_some())?;
     }
     sink.finish(received.manifest.as_deref())?;
+    while sync && !sink.sync_some()? {
+        tokio::task::yield_now().await;
+    }
+    // The last chance: what follows makes it a backup.
+    tokio::task::yield_now().await;
     if received.manifest.is_some() {
         observer.phase(&Phase::Publishing);
     }

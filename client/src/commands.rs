@@ -89,6 +89,6 @@ async fn answer(connection: &mut Connection) -> Result<Answer, ClientError> {
 }
 
 /// Whether the session outlives this error.
-fn goes_on(diagnostic: &Diagnostic) -> bool {
+pub(crate) fn goes_on(diagnostic: &Diagnostic) -> bool {
     diagnostic.severity == Severity::Error
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
 use backstop_protocol::frame::{MAX_FRAME, read_frame};
-use backstop_protocol::version::ServerVersion;
+use backstop_protocol::version::{Flavour, ServerVersion};
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,8 +22,9 @@ use crate::mutation::{Mutation, Weakness};
 use crate::observer::{Observer, Phase};
 use crate::start_up::Opening;
 
-/// What is read from the transport at once, in bytes.
-const READ_AHEAD: usize = 128 << 10;
+/// What is read from the transport at once, in bytes: at first, and once more than that is there each time.
+const READ_AHEAD: usize = 64 << 10;
+const MOST_READ_AHEAD: usize = 256 << 10;
 /// More settings than any server reports.
 const MAX_PARAMETERS: usize = 1000;
 /// More notices than a server has reason to send on one connection: an endless stream of them must end.
@@ -47,6 +48,7 @@ impl ResultSet {
 pub(crate) struct Connection {
     stream: BoxStream,
     input: BytesMut,
+    read_ahead: usize,
     observer: Arc<dyn Observer>,
     parameters: BTreeMap<String, String>,
     notices: usize,
@@ -86,6 +88,7 @@ impl Connection {
         Self {
             stream,
             input: BytesMut::with_capacity(READ_AHEAD),
+            read_ahead: READ_AHEAD,
             observer,
             parameters: BTreeMap::new(),
             notices: 0,
@@ -120,13 +123,14 @@ impl Connection {
     ) -> Result<(), ClientError> {
         let mut out = BytesMut::new();
         let replication = match login.replication {
-            Replication::Physical => "true",
-            Replication::Database => "database",
+            Replication::Off => None,
+            Replication::Physical => Some("true"),
+            Replication::Database => Some("database"),
         };
         let given = [
             ("user", Some(login.user.as_str())),
             ("database", Some(login.database.as_str())),
-            ("replication", Some(replication)),
+            ("replication", replication),
             ("options", login.session_options.as_deref()),
             ("application_name", Some(login.application_name.as_str())),
             ("client_encoding", login.client_encoding.as_deref()),
@@ -179,6 +183,13 @@ impl Connection {
     /// The release that the server announced.
     pub(crate) fn version(&self) -> ServerVersion {
         self.version
+    }
+
+    /// What the server says it is built from.
+    pub(crate) fn flavour(&self) -> Flavour {
+        self.parameters
+            .get("server_version")
+            .map_or_else(Flavour::default, |announced| Flavour::from_announced(announced))
     }
 
     /// A setting that the server reported.
@@ -259,9 +270,10 @@ impl Connection {
                 }
                 return message.map_err(|source| ClientError::Message { doing: self.doing.clone(), source });
             }
-            if self.input.capacity() - self.input.len() < 4096 {
-                self.input.reserve(READ_AHEAD);
+            if self.input.capacity() - self.input.len() < self.read_ahead / 4 {
+                self.input.reserve(self.read_ahead);
             }
+            let room = self.input.capacity() - self.input.len();
             let reading = self.stream.read_buf(&mut self.input);
             let read = within(self.patience.0, &self.patience.1, reading).await?;
             match read {
@@ -269,6 +281,7 @@ impl Connection {
                     self.open = false;
                     return Err(ClientError::Closed { doing: self.doing.clone() });
                 }
+                Ok(read) if read == room => self.read_ahead = (2 * self.read_ahead).min(MOST_READ_AHEAD),
                 Ok(_) => {}
                 Err(source) => {
                     self.open = false;

@@ -8,9 +8,11 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::gathering::Gathering;
+use crate::keepalive::Keepalive;
 
 /// What a connection carries bytes over.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -29,10 +31,12 @@ pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<Place>>> + S
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// BASE_BACKUP.
+    /// BASE_BACKUP, or a backup that is started and stopped with SQL.
     Backup,
-    /// START_REPLICATION, at the same time.
+    /// START_REPLICATION, at the same time; or files of WAL, again and again.
     Wal,
+    /// Files, read with SQL, at the same time.
+    Files,
 }
 
 /// One of the places where a server may be.
@@ -73,7 +77,7 @@ pub trait Connector: Send + Sync {
         let _ = (place, purpose, key);
     }
 
-    /// The session of the backup, once it began: where it is, and its key.
+    /// The session of the backup, or of the WAL where there is no backup, once it began: where it is, and its key.
     fn session(&self) -> Option<(Place, SessionKey)> {
         None
     }
@@ -137,43 +141,6 @@ impl From<Address> for Host {
     }
 }
 
-/// How the kernel finds out that nobody is there any more. Seconds, and milliseconds for the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keepalive {
-    pub(crate) on: bool,
-    pub(crate) idle: Option<u32>,
-    pub(crate) interval: Option<u32>,
-    pub(crate) count: Option<u32>,
-    pub(crate) user_timeout: Option<u32>,
-}
-
-impl Keepalive {
-    /// As libpq does it unless it is told otherwise.
-    const DEFAULT: Self = Self { on: true, idle: None, interval: None, count: None, user_timeout: None };
-
-    fn apply(self, stream: &TcpStream) -> io::Result<()> {
-        use std::time::Duration;
-        if !self.on {
-            return Ok(());
-        }
-        sockopt::set_socket_keepalive(stream, true)?;
-        if let Some(seconds) = self.idle {
-            sockopt::set_tcp_keepidle(stream, Duration::from_secs(seconds.into()))?;
-        }
-        if let Some(seconds) = self.interval {
-            sockopt::set_tcp_keepintvl(stream, Duration::from_secs(seconds.into()))?;
-        }
-        if let Some(count) = self.count {
-            sockopt::set_tcp_keepcnt(stream, count)?;
-        }
-        #[cfg(target_os = "linux")]
-        if let Some(milliseconds) = self.user_timeout {
-            sockopt::set_tcp_user_timeout(stream, milliseconds)?;
-        }
-        Ok(())
-    }
-}
-
 /// Connects over TCP or Unix sockets. Of several places the first is taken where a session begins. Where the backup comes from, its WAL
 /// comes from, too.
 #[derive(Debug)]
@@ -182,10 +149,15 @@ pub struct NetConnector {
     order: Vec<usize>,
     shuffled: bool,
     keepalive: Keepalive,
+    /// Parameters that no connection can be made with, and those that no TCP connection can: libpq tells where it would connect.
+    wrong: Option<String>,
+    wrong_for_tcp: Option<String>,
     /// The name of the user whom the server on a Unix socket must run as.
     peer: Option<String>,
     /// Where the backup's session began, and its key.
     chosen: Mutex<Option<(Place, SessionKey)>>,
+    /// The same of the last session for WAL.
+    streaming: Mutex<Option<(Place, SessionKey)>>,
 }
 
 impl NetConnector {
@@ -197,8 +169,11 @@ impl NetConnector {
             hosts,
             shuffled: false,
             keepalive: Keepalive::DEFAULT,
+            wrong: None,
+            wrong_for_tcp: None,
             peer: None,
             chosen: Mutex::new(None),
+            streaming: Mutex::new(None),
         }
     }
 
@@ -208,8 +183,16 @@ impl NetConnector {
         shuffle(&mut self.order);
     }
 
-    pub(crate) fn keepalive(&mut self, keepalive: Keepalive) {
-        self.keepalive = keepalive;
+    pub(crate) fn keepalive(&mut self, keepalive: Result<Keepalive, String>) {
+        match keepalive {
+            Ok(keepalive) => self.keepalive = keepalive,
+            Err(problem) => self.wrong_for_tcp = Some(problem),
+        }
+    }
+
+    /// Connects nowhere, and says why.
+    pub(crate) fn refuse(&mut self, problem: String) {
+        self.wrong = Some(problem);
     }
 
     pub(crate) fn require_peer(&mut self, user: &str) {
@@ -217,7 +200,7 @@ impl NetConnector {
     }
 
     fn chosen(&self) -> Option<Place> {
-        self.session().map(|(place, _)| place)
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(place, _)| *place)
     }
 
     async fn look_up(&self, host: usize) -> io::Result<Vec<Place>> {
@@ -240,12 +223,12 @@ impl NetConnector {
 
     async fn open(&self, place: Place) -> io::Result<BoxStream> {
         let nowhere = || io::Error::new(io::ErrorKind::InvalidInput, "no address was given");
+        if let Some(problem) = &self.wrong {
+            return Err(unusable(problem.clone()));
+        }
         match (self.hosts.get(place.host).map(|host| &host.address), place.address) {
             (Some(Address::Tcp { port, .. }), Some(address)) => {
-                let stream = TcpStream::connect(SocketAddr::new(address, *port)).await?;
-                stream.set_nodelay(true)?;
-                self.keepalive.apply(&stream)?;
-                Ok(Box::new(stream))
+                Ok(Box::new(self.open_tcp(SocketAddr::new(address, *port)).await?))
             }
             (Some(Address::Unix { directory, port }), _) => {
                 let path = directory.join(format!(".s.PGSQL.{port}"));
@@ -262,6 +245,17 @@ impl NetConnector {
         }
     }
 
+    /// A TCP connection with everything that its parameters say of the socket.
+    pub(crate) async fn open_tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        if let Some(problem) = &self.wrong_for_tcp {
+            return Err(unusable(problem.clone()));
+        }
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        self.keepalive.apply(&stream)?;
+        Ok(stream)
+    }
+
     fn check_peer(&self, stream: &UnixStream) -> io::Result<()> {
         let Some(wanted) = &self.peer else { return Ok(()) };
         let actual = stream.peer_cred()?.uid();
@@ -272,6 +266,11 @@ impl NetConnector {
         let problem = format!("requirepeer specifies \"{wanted}\", but actual peer user name is \"{actual}\"");
         Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
     }
+}
+
+/// An error about the parameters of a connection, in libpq's words.
+pub(crate) fn unusable(problem: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, problem)
 }
 
 /// As libpq says that there is no such host.
@@ -293,18 +292,32 @@ impl Connector for NetConnector {
         }
     }
 
-    fn connect(&self, place: &Place, _purpose: Purpose) -> Connecting<'_> {
-        Box::pin(self.open(*place))
+    fn connect(&self, place: &Place, purpose: Purpose) -> Connecting<'_> {
+        let place = *place;
+        Box::pin(async move {
+            let stream = self.open(place).await?;
+            // WAL comes in frames of 128 KiB, each of which is worth looking at while the next one is on its way. A Unix socket holds
+            // so little that the server would wait, too.
+            let gathers = purpose != Purpose::Wal && place.address.is_some();
+            Ok(if gathers { Box::new(Gathering::new(stream)) as BoxStream } else { stream })
+        })
     }
 
     fn connected(&self, place: &Place, purpose: Purpose, key: &SessionKey) {
-        if purpose == Purpose::Backup {
-            *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some((*place, key.clone()));
-        }
+        let session = match purpose {
+            Purpose::Backup => &self.chosen,
+            Purpose::Wal => &self.streaming,
+            // There are many, and each can be replaced.
+            Purpose::Files => return,
+        };
+        *session.lock().unwrap_or_else(PoisonError::into_inner) = Some((*place, key.clone()));
     }
 
     fn session(&self) -> Option<(Place, SessionKey)> {
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let of = |session: &Mutex<Option<(Place, SessionKey)>>| {
+            session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        of(&self.chosen).or_else(|| of(&self.streaming))
     }
 
     fn describe(&self, place: &Place) -> String {
@@ -386,6 +399,7 @@ mod tests {
         let place = Place { host: 1, address: "10.0.0.2".parse().ok() };
         connector.connected(&place, Purpose::Wal, &SessionKey::default());
         assert_eq!(connector.hosts(), [0, 1]);
+        assert_eq!(connector.session(), Some((place, SessionKey::default())), "it can be canceled");
         connector.connected(&place, Purpose::Backup, &SessionKey::default());
         assert_eq!(connector.hosts(), [1]);
     }

@@ -21,6 +21,8 @@ const KEPT: [(&[u8], u64); 4] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) size: u64,
+    /// When it was changed last, by its archive: Unix seconds.
+    pub(crate) modified: u64,
     /// Empty with [`ChecksumAlgorithm::None`].
     pub(crate) checksum: Vec<u8>,
 }
@@ -37,6 +39,7 @@ pub(crate) enum Refusal {
 struct Current {
     path: Vec<u8>,
     size: u64,
+    modified: u64,
     hasher: ChecksumHasher,
     kept: Option<Vec<u8>>,
     /// The segment, and how much of it came.
@@ -80,7 +83,7 @@ impl Contents {
     }
 
     /// A member begins.
-    pub(crate) fn begin(&mut self, member: &Member) -> Result<(), String> {
+    pub(crate) fn begin(&mut self, member: &Member, modified: u64) -> Result<(), String> {
         let Kind::File { size } = member.kind else { return Ok(()) };
         let kept = KEPT.iter().find(|(name, _)| *name == member.path);
         if kept.is_some_and(|(_, limit)| size > *limit) {
@@ -93,6 +96,7 @@ impl Contents {
         self.current = Some(Current {
             path: member.path.clone(),
             size,
+            modified,
             hasher: ChecksumHasher::new(if wal.is_some() { ChecksumAlgorithm::None } else { self.algorithm }),
             kept: kept.map(|_| Vec::new()),
             wal: wal.map(|name| (name, 0)),
@@ -140,8 +144,17 @@ impl Contents {
         if let Some(kept) = current.kept {
             self.kept.insert(current.path.clone(), kept);
         }
-        self.files.insert(current.path, Received { size: current.size, checksum: current.hasher.finish() });
+        let (size, modified) = (current.size, current.modified);
+        self.files.insert(current.path, Received { size, modified, checksum: current.hasher.finish() });
         Ok(())
+    }
+
+    /// A file that came otherwise than in an archive.
+    pub(crate) fn add(&mut self, path: &[u8], content: &[u8]) {
+        let mut hasher = ChecksumHasher::new(self.algorithm);
+        hasher.update(content);
+        let received = Received { size: content.len() as u64, modified: 0, checksum: hasher.finish() };
+        self.files.insert(path.to_vec(), received);
     }
 
     /// What files were hashed with.

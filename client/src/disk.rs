@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,6 +63,19 @@ impl File {
     /// Makes the file this long. What it gains are zeros, which need no room.
     pub(crate) fn set_len(&self, size: u64) -> io::Result<()> {
         self.disk.change(&self.path, &mut || self.inner.set_len(size))
+    }
+
+    /// Writes all of `bytes` at `offset`, wherever the file stands.
+    pub(crate) fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = self.disk.write(&self.path, bytes, &mut |bytes| self.inner.write_at(bytes, offset))?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            offset += written as u64;
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Has the kernel append bytes of `source`, from `offset` or from where it stands; at most `length` of them. Returns how many.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use backstop_protocol::backend::{Diagnostic, MessageError, SqlState};
+use backstop_protocol::backend::{Diagnostic, MessageError, Severity, SqlState};
 use backstop_protocol::frame::FrameError;
 use backstop_protocol::lsn::Lsn;
 
@@ -92,6 +92,8 @@ pub enum ClientError {
     },
     /// A manifest that cannot be read, or does not agree with what was received.
     Manifest(String),
+    /// A `backup_profile` that cannot be read, or does not agree with what was received.
+    Profile(String),
     /// WAL that is not there or not valid.
     Wal {
         /// Where.
@@ -119,15 +121,42 @@ pub enum ClientError {
     Refused(String),
     /// A backup on this machine that cannot be used.
     Unusable(String),
+    /// A [`Sink`](crate::sink::Sink) of the caller failed.
+    Sink(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl ClientError {
+    /// The error of a [`Sink`](crate::sink::Sink) that failed with `error`.
+    pub fn sink(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Sink(error.into())
+    }
+
     /// The error code, if the server sent one.
     pub fn sqlstate(&self) -> Option<SqlState> {
         match self {
             Self::Server { diagnostic, .. } => Some(diagnostic.code),
             Self::Several(all) => all.last()?.sqlstate(),
             _ => None,
+        }
+    }
+
+    /// Whether the role may not do what it was asked to.
+    pub(crate) fn lacks_privilege(&self) -> bool {
+        self.sqlstate() == Some(SqlState::INSUFFICIENT_PRIVILEGE)
+    }
+
+    /// Whether the server refused a statement, and its session can be asked again.
+    pub(crate) fn session_goes_on(&self) -> bool {
+        matches!(self, Self::Server { diagnostic, .. } if diagnostic.severity == Severity::Error)
+    }
+
+    /// Whether a connection was lost, or none was to be had. On another one the same may succeed.
+    pub(crate) fn loses_connection(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::Unreachable { .. } | Self::Closed { .. } | Self::Timeout { .. } => true,
+            Self::Server { .. } => !self.session_goes_on(),
+            Self::Several(all) => all.last().is_some_and(Self::loses_connection),
+            _ => false,
         }
     }
 
@@ -178,8 +207,12 @@ impl fmt::Display for ClientError {
             Self::Unreachable { server, local, source } => {
                 write!(f, "connection to {server} failed: {}", Reason(source))?;
                 let asked = match local {
-                    // It was there, and of somebody else.
-                    _ if source.kind() == io::ErrorKind::PermissionDenied && source.raw_os_error().is_none() => "",
+                    // It was there, and of somebody else; or nobody tried.
+                    _ if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
+                        && source.raw_os_error().is_none() =>
+                    {
+                        ""
+                    }
                     true => "\n\tIs the server running locally and accepting connections on that socket?",
                     false => "\n\tIs the server running on that host and accepting TCP/IP connections?",
                 };
@@ -209,6 +242,7 @@ impl fmt::Display for ClientError {
                 }
                 write!(f, ": {problem}")
             }
+            Self::Profile(problem) => write!(f, "backup profile: {problem}"),
             Self::Manifest(problem) | Self::Incomplete(problem) | Self::Refused(problem) | Self::Unusable(problem) => {
                 f.write_str(problem)
             }
@@ -217,6 +251,7 @@ impl fmt::Display for ClientError {
                 write!(f, "could not {doing} \"{}\": {}", path.display(), Reason(source))
             }
             Self::Timeout { phase } => write!(f, "timed out while {phase}"),
+            Self::Sink(error) => error.fmt(f),
         }
     }
 }
@@ -229,6 +264,8 @@ impl std::error::Error for ClientError {
             }
             Self::Frame { source, .. } => Some(source),
             Self::Message { source, .. } => Some(source),
+            // It shows what the sink's error says.
+            Self::Sink(error) => error.source(),
             _ => None,
         }
     }
@@ -254,6 +291,10 @@ impl fmt::Display for Reason<'_> {
 
 /// A name from the server, safe to show: control characters are escaped, and what is not UTF-8 is replaced.
 pub(crate) fn shown(name: &[u8]) -> String {
+    if let Some(plain) = str::from_utf8(name).ok().filter(|text| !text.contains(char::is_control)) {
+        // Every name of every archive comes by here.
+        return plain.to_owned();
+    }
     String::from_utf8_lossy(name)
         .chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })

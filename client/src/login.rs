@@ -19,7 +19,7 @@ pub struct Login {
     pub passfile: Option<PathBuf>,
     /// `database` in the StartupMessage. A physical walsender ignores it; poolers and `pg_hba.conf` may not.
     pub database: String,
-    /// Whether a physical walsender is asked for, or one that speaks SQL, too, in `database`.
+    /// Whether a physical walsender is asked for, one that speaks SQL, too, in `database`, or an ordinary backend.
     pub replication: Replication,
     /// `application_name` in the StartupMessage.
     pub application_name: String,
@@ -31,6 +31,8 @@ pub struct Login {
     pub connect_timeout: Option<Duration>,
     /// Whether and how the connection is encrypted. Not at all by default.
     pub encryption: Encryption,
+    /// Whether the server must ask for a certificate and get one (`sslcertmode=require`).
+    pub require_certificate: bool,
     /// Whether the password is tied to the encrypted connection.
     pub channel_binding: ChannelBinding,
     /// How the server may ask for a proof; anyhow if there is none.
@@ -39,9 +41,11 @@ pub struct Login {
     pub session: SessionKind,
 }
 
-/// What kind of walsender a session asks for.
+/// What kind of session is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replication {
+    /// None: a session that speaks SQL alone.
+    Off,
     /// `replication=true`.
     Physical,
     /// `replication=database`.
@@ -166,6 +170,7 @@ impl Login {
             client_encoding: None,
             connect_timeout: None,
             encryption: Encryption::DISABLE,
+            require_certificate: false,
             channel_binding: ChannelBinding::Prefer,
             methods: None,
             session: SessionKind::Any,

@@ -93,6 +93,12 @@ mutations! {
     LeavesPartialTarget = "leaves-partial-target",
     /// Leaves its connections open when it fails: the server goes on serving them.
     LeaksConnections = "leaks-connections",
+    /// Of a parallel backup: leaves out files that cannot be read, and goes on.
+    SkipsUnreadableFiles = "skips-unreadable-files",
+    /// Of a parallel backup: takes a file that came short for one that has become short.
+    TakesShortReads = "takes-short-reads",
+    /// Of a parallel backup: fetches each segment once, as it is then, and does not read what it fetched.
+    TakesWalOnce = "takes-wal-once",
 }
 
 impl Mutation {

@@ -35,6 +35,15 @@ pub enum Phase {
     },
     /// Archives and manifest are arriving.
     Receiving,
+    /// All of an incremental backup by LSN arrived and was found good.
+    LeftOut {
+        /// How many files it left out.
+        files: usize,
+        /// Their bytes.
+        bytes: u64,
+        /// The start of the backup before, since which they have not changed.
+        since: Lsn,
+    },
     /// All data arrived; the server may be waiting for its archiver.
     WaitingForEnd,
     /// The end position arrived.
@@ -85,7 +94,7 @@ impl fmt::Display for Phase {
             Self::Connecting => "connecting to the server",
             Self::UploadingManifest => "uploading the manifest",
             Self::WaitingForCheckpoint => "waiting for the checkpoint",
-            Self::CheckpointCompleted { .. } | Self::Receiving => "receiving the backup",
+            Self::CheckpointCompleted { .. } | Self::Receiving | Self::LeftOut { .. } => "receiving the backup",
             Self::StartingWalReceiver | Self::CreatedSlot { .. } => "starting the WAL receiver",
             Self::WaitingForEnd => "waiting for the end of the backup",
             Self::EndPosition { .. } | Self::WaitingForWal | Self::WalReceiverFailed => {
@@ -129,6 +138,15 @@ pub trait Observer: Send + Sync {
 
     /// Something begins.
     fn phase(&self, _phase: &Phase) {}
+
+    /// Something went wrong that is no failure yet.
+    fn warning(&self, _text: &str) {}
+
+    /// Something that a curious user might like to know.
+    fn detail(&self, _text: &str) {}
+
+    /// SQL is sent by the session that is called `session`.
+    fn statement(&self, _session: &str, _sql: &str) {}
 }
 
 /// Watches nothing.

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::ManifestOption;
+use backstop_protocol::lsn::Lsn;
 
 use crate::clock::{Clock, FixedClock};
 use crate::compression::ArchiveCompression;
+use crate::conninfo::Conninfo;
 use crate::disk::{Disk, RealDisk};
 use crate::login::Login;
 use crate::mutation::Weakness;
+use crate::sink::Sink;
 
 /// How the WAL that a backup needs is taken along (`-X`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +60,11 @@ pub enum Target {
         directory: PathBuf,
     },
     /// One tar file, the manifest its last member.
-    Stream(Box<dyn io::Write + Send>),
+    Stream(Box<dyn io::Write + Send + Sync>),
     /// Nowhere: everything is received and checked, nothing is kept.
     Discard,
+    /// A sink of one's own. Tablespaces come with a `tablespace_map` instead of links, as in tar format (since 9.5).
+    Sink(Box<dyn Sink>),
     /// Where only the server reaches (`--target`, since 15). Nothing is received and nothing can be checked: what is known of
     /// the backup is what the server says.
     Elsewhere {
@@ -79,6 +84,7 @@ impl fmt::Debug for Target {
             Self::Tar { directory } => f.debug_struct("Tar").field("directory", directory).finish(),
             Self::Stream(_) => f.write_str("Stream"),
             Self::Discard => f.write_str("Discard"),
+            Self::Sink(_) => f.write_str("Sink"),
             Self::Elsewhere { target, detail } => {
                 f.debug_struct("Elsewhere").field("target", target).field("detail", detail).finish()
             }
@@ -125,8 +131,8 @@ pub struct Deadlines {
 /// What `--write-recovery-conf` writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveryConfiguration {
-    /// `primary_conninfo`, unquoted.
-    pub primary_conninfo: String,
+    /// How the standby connects: `primary_conninfo` is written as the server's release reads it.
+    pub primary_conninfo: Conninfo,
     /// `primary_slot_name`.
     pub primary_slot_name: Option<String>,
 }
@@ -151,6 +157,9 @@ pub struct BackupOptions {
     pub unmapped_tablespaces: UnmappedTablespace,
     /// The server's limit in kB/s.
     pub max_rate: Option<u32>,
+    /// The most that the archives may hold, unpacked, in bytes: a server that compresses can send without end what takes no
+    /// room on the wire.
+    pub max_size: Option<u64>,
     /// Whether there is a manifest, and how names stand in it. Servers before 13 have none.
     pub manifest: ManifestOption,
     /// What files are hashed with. [`ChecksumAlgorithm::Crc32c`] is the server's default and then not sent.
@@ -160,6 +169,9 @@ pub struct BackupOptions {
     /// The manifest of the backup on which this one builds (`--incremental`, since 17): only blocks that have changed since are
     /// sent.
     pub incremental: Option<PathBuf>,
+    /// The start of the backup on which this one builds (`--incremental-from-lsn`): only files that have changed since are sent, by
+    /// servers of [`Flavour::IncrementalPoc`](backstop_protocol::version::Flavour::IncrementalPoc).
+    pub incremental_from: Option<Lsn>,
     /// Whether the server checks the checksums of its pages.
     pub verify_checksums: bool,
     /// Whether the server estimates the size before it begins.
@@ -197,10 +209,12 @@ impl BackupOptions {
             tablespace_mapping: Vec::new(),
             unmapped_tablespaces: UnmappedTablespace::Refuse,
             max_rate: None,
+            max_size: None,
             manifest: ManifestOption::Yes,
             manifest_checksums: ChecksumAlgorithm::Crc32c,
             compression: ArchiveCompression::None,
             incremental: None,
+            incremental_from: None,
             verify_checksums: true,
             estimate_size: true,
             sync: true,

@@ -4,7 +4,7 @@ use backstop_protocol::base_backup::options::{
     self, BaseBackupOptions, Compression, CompressionAlgorithm, ManifestOption,
 };
 use backstop_protocol::command::{Command, CommandOption};
-use backstop_protocol::version::ServerVersion;
+use backstop_protocol::version::{Flavour, ServerVersion};
 
 use crate::compression::ArchiveCompression;
 use crate::error::ClientError;
@@ -25,7 +25,7 @@ impl Place {
     pub(crate) fn of(target: &Target) -> Self {
         match target {
             Target::Plain { .. } => Self::Plain,
-            Target::Tar { .. } | Target::Stream(_) | Target::Discard => Self::Archives,
+            Target::Tar { .. } | Target::Stream(_) | Target::Discard | Target::Sink(_) => Self::Archives,
             Target::Elsewhere { target, detail } => Self::Elsewhere { target: target.clone(), detail: detail.clone() },
         }
     }
@@ -54,13 +54,16 @@ pub(crate) fn check_options(options: &BackupOptions, target: &Target) -> Result<
     if !here && options.recovery.is_some() {
         return refuse("recovery configuration cannot be written when a backup target is used");
     }
+    if matches!(target, Target::Sink(_)) && options.recovery.is_some() {
+        return refuse("recovery configuration is a sink's own to write");
+    }
     if let ArchiveCompression::Client(compression) = &options.compression
         && compression.algorithm != CompressionAlgorithm::None
     {
         if !here {
             return refuse("client-side compression is not possible when a backup target is specified");
         }
-        if matches!(target, Target::Plain { .. }) {
+        if matches!(target, Target::Plain { .. } | Target::Sink(_)) {
             return refuse("only tar mode backups can be compressed");
         }
     }
@@ -68,7 +71,12 @@ pub(crate) fn check_options(options: &BackupOptions, target: &Target) -> Result<
 }
 
 /// Refuses what a server of `version` cannot do, in the words of `pg_basebackup`.
-pub(crate) fn check_version(options: &BackupOptions, place: &Place, version: ServerVersion) -> Result<(), ClientError> {
+pub(crate) fn check_version(
+    options: &BackupOptions,
+    place: &Place,
+    version: ServerVersion,
+    flavour: Flavour,
+) -> Result<(), ClientError> {
     let refuse = |problem: &str| Err(ClientError::Refused(problem.to_owned()));
     if !version.has_option_lists() {
         if !place.is_here() {
@@ -80,6 +88,14 @@ pub(crate) fn check_version(options: &BackupOptions, place: &Place, version: Ser
     }
     if options.incremental.is_some() && !version.has_incremental() {
         return refuse("server does not support incremental backup");
+    }
+    if options.incremental_from.is_some() && !flavour.increments_by_lsn() {
+        return refuse(
+            "server does not support incremental backup by LSN, which only the proof of concept of 2014 does",
+        );
+    }
+    if options.incremental.is_some() && flavour.increments_by_lsn() {
+        return refuse("server takes incremental backups by LSN, not by manifest");
     }
     Ok(())
 }
@@ -104,6 +120,7 @@ pub(crate) fn command(options: &BackupOptions, place: &Place, version: ServerVer
         wal: options.wal == WalMethod::Fetch,
         wait: options.wal == WalMethod::None,
         incremental: options.incremental.is_some(),
+        incremental_from: options.incremental_from,
         max_rate: options.max_rate,
         tablespace_map: map_wanted(place, version),
         verify_checksums: options.verify_checksums,
@@ -154,6 +171,8 @@ fn tail(options: &BackupOptions, place: &Place) -> Vec<CommandOption> {
 mod tests {
     use std::path::PathBuf;
 
+    use backstop_protocol::lsn::Lsn;
+
     use super::*;
 
     fn server(algorithm: &str, detail: Option<&str>) -> ArchiveCompression {
@@ -186,6 +205,8 @@ mod tests {
                 options.compression = server("lz4", Some("5"));
             }),
             sent(&Place::Plain, ServerVersion::V18, |options| options.incremental = Some(PathBuf::from("m"))),
+            sent(&Place::Plain, ServerVersion::V9_5, |options| options.incremental_from = Some(Lsn(0x200_0028))),
+            sent(&Place::Plain, ServerVersion::V18, |options| options.incremental_from = Some(Lsn(0x200_0028))),
         ];
         insta::assert_snapshot!(told.join("\n"), @r#"
         BASE_BACKUP  LABEL 'pg_basebackup base backup'  PROGRESS  FAST  NOWAIT
@@ -195,6 +216,8 @@ mod tests {
         BASE_BACKUP ( LABEL 'pg_basebackup base backup',  PROGRESS,  CHECKPOINT 'fast',  MANIFEST 'yes',  TABLESPACE_MAP,  TARGET 'blackhole',  COMPRESSION 'none')
         BASE_BACKUP ( LABEL 'pg_basebackup base backup',  PROGRESS,  WAL,  CHECKPOINT 'fast',  WAIT 0,  MANIFEST 'yes',  TABLESPACE_MAP,  TARGET 'server',  TARGET_DETAIL '/dir',  COMPRESSION 'lz4',  COMPRESSION_DETAIL '5')
         BASE_BACKUP ( INCREMENTAL,  LABEL 'pg_basebackup base backup',  PROGRESS,  CHECKPOINT 'fast',  WAIT 0,  MANIFEST 'yes',  TARGET 'client')
+        BASE_BACKUP  LABEL 'pg_basebackup base backup'  INCREMENTAL '0/2000028'  PROGRESS  FAST  NOWAIT
+        BASE_BACKUP ( INCREMENTAL '0/2000028',  LABEL 'pg_basebackup base backup',  PROGRESS,  CHECKPOINT 'fast',  WAIT 0,  MANIFEST 'yes',  TARGET 'client')
         "#);
     }
 
@@ -219,11 +242,19 @@ mod tests {
         "#);
         let mut options = BackupOptions::new("me", Target::Discard);
         let told = |options: &BackupOptions, place: &Place, version| {
-            check_version(options, place, version).map_err(|error| error.to_string())
+            check_version(options, place, version, Flavour::Stock).map_err(|error| error.to_string())
         };
         options.incremental = Some(PathBuf::from("m"));
         let expected = Err("server does not support incremental backup".to_owned());
         assert_eq!(told(&options, &Place::Plain, ServerVersion::V16), expected);
         assert_eq!(told(&options, &Place::Plain, ServerVersion::V17), Ok(()));
+        let mut by_lsn = BackupOptions::new("me", Target::Discard);
+        by_lsn.incremental_from = Some(Lsn(0x200_0028));
+        let refusal = told(&by_lsn, &Place::Plain, ServerVersion::V18).expect_err("stock");
+        assert!(refusal.starts_with("server does not support incremental backup by LSN"), "{refusal}");
+        let poc =
+            |options: &BackupOptions, version| check_version(options, &Place::Plain, version, Flavour::IncrementalPoc);
+        assert!(poc(&by_lsn, ServerVersion::V9_5).is_ok() && poc(&by_lsn, ServerVersion::V18).is_ok());
+        assert!(poc(&options, ServerVersion::V18).is_err());
     }
 }

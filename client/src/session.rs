@@ -50,8 +50,13 @@ pub(crate) async fn group_access(connection: &mut Connection) -> Result<bool, Cl
         return Ok(false);
     }
     let mode = show(connection, "data_directory_mode").await?;
+    parse_mode(&mode)
+}
+
+/// Whether `data_directory_mode` lets the group read.
+pub(crate) fn parse_mode(mode: &str) -> Result<bool, ClientError> {
     let octal = (3..=4).contains(&mode.len()) && mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-    match u32::from_str_radix(&mode, 8) {
+    match u32::from_str_radix(mode, 8) {
         Ok(bits) if octal => Ok(bits & 0o050 == 0o050),
         _ => {
             let text = format!("group access flag could not be parsed: {}", shown(mode.as_bytes()));
@@ -66,6 +71,11 @@ pub(crate) async fn segment_size(connection: &mut Connection) -> Result<WalSegme
         return Ok(WalSegmentSize::DEFAULT);
     }
     let text = show(connection, "wal_segment_size").await?;
+    parse_segment_size(&text)
+}
+
+/// A size as `wal_segment_size` shows it.
+pub(crate) fn parse_segment_size(text: &str) -> Result<WalSegmentSize, ClientError> {
     let units = [("kB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30)];
     let size = units.into_iter().find_map(|(unit, bytes)| {
         let number = text.strip_suffix(unit)?;

@@ -1,9 +1,10 @@
 //! A slot that a failed backup leaves on the server, where it would keep WAL until the disk is full.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backstop_protocol::command::Command;
+use tokio::sync::watch;
 
 use crate::connection::Connection;
 use crate::connector::{Connector, Purpose};
@@ -13,6 +14,45 @@ use crate::options::BackupOptions;
 
 /// A server that has just failed may not be asked for longer than this.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What becomes of the permanent slot that a backup creates.
+#[derive(Debug)]
+pub(crate) struct Creation {
+    created: OnceLock<String>,
+    /// Whether the server was asked for it and has not answered yet.
+    asking: watch::Sender<bool>,
+}
+
+impl Creation {
+    pub(crate) fn new() -> Self {
+        Self { created: OnceLock::new(), asking: watch::Sender::new(false) }
+    }
+
+    /// The server is asked for it now.
+    pub(crate) fn ask(&self) {
+        self.asking.send_replace(true);
+    }
+
+    /// The server has created a slot of this name, or refused to.
+    pub(crate) fn answer(&self, created: Option<String>) {
+        if let Some(name) = created {
+            // It is the only one: whoever asks again gets the first answer.
+            let _ = self.created.set(name);
+        }
+        self.asking.send_replace(false);
+    }
+
+    /// The slot that is there because of this backup.
+    pub(crate) fn created(&self) -> Option<&str> {
+        self.created.get().map(String::as_str)
+    }
+
+    /// Waits for the answer to a question that is on its way: whoever leaves before it does not know of the slot.
+    pub(crate) async fn settled(&self) {
+        let mut asking = self.asking.subscribe();
+        let _ = tokio::time::timeout(PATIENCE, asking.wait_for(|asking| !asking)).await;
+    }
+}
 
 /// Drops the permanent slot `name`, which this backup created, or says that it remains.
 pub(crate) async fn drop_created(

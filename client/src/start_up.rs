@@ -15,7 +15,7 @@ use crate::error::ClientError;
 use crate::login::{Login, SessionKind};
 use crate::mutation::Weakness;
 use crate::observer::{Observer, Phase};
-use crate::tls::{self, Mode};
+use crate::tls::{self, Mode, Shown};
 
 /// SSLRequest: its length and its code.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -23,7 +23,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// The code of CancelRequest.
 const CANCEL_REQUEST: [u8; 4] = [0x04, 0xd2, 0x16, 0x2e];
 
-/// Asks the server of the backup that `connector` began to cancel it, on a connection of its own that is encrypted as the other was
+/// Asks the server of the backup, or of the WAL, that `connector` began to cancel what it is doing, on a connection of its own that is encrypted as the other was
 /// to be. False if no session began. The server says nothing to that: it closes the connection when the signal is on its way.
 ///
 /// # Errors
@@ -45,7 +45,7 @@ pub async fn cancel_backup(connector: &dyn Connector, login: &Login) -> Result<b
         && mode > Mode::Allow
     {
         let negotiated = opening.negotiate(stream, &server, mode > Mode::Prefer, &name, &mut false).await;
-        (stream, _) = negotiated.map_err(|error| match error {
+        (stream, _, _) = negotiated.map_err(|error| match error {
             Failed::Way(error) | Failed::Place(error) | Failed::Login(error) => error,
         })?;
     }
@@ -57,6 +57,35 @@ pub async fn cancel_backup(connector: &dyn Connector, login: &Login) -> Result<b
     // Nothing comes but the end, in whatever form.
     let _ = stream.read_u8().await;
     Ok(true)
+}
+
+/// Opens a connection to the first place that answers, encrypted as `login` wants it, on which nothing has been said yet: whoever has it
+/// starts the session. True if it is encrypted.
+///
+/// Nobody logs in, so that `sslmode` `allow` is `disable`, and what happens at log-in is no reason to try another place.
+///
+/// # Errors
+/// Without a connection: every place, and why it is none.
+pub async fn connect_only(connector: &dyn Connector, login: &Login) -> Result<(BoxStream, bool), ClientError> {
+    let observer = Arc::new(crate::observer::Silent);
+    let opening = Opening { connector, purpose: Purpose::Backup, login, weakness: Weakness::NONE, observer };
+    let mut failures = Vec::new();
+    for host in connector.hosts() {
+        match connector.resolve(host).await {
+            Ok(places) => {
+                for place in places {
+                    let limit = login.connect_timeout.unwrap_or(Duration::MAX);
+                    match tokio::time::timeout(limit, opening.unspoken(&place)).await {
+                        Ok(Ok(opened)) => return Ok(opened),
+                        Ok(Err(error)) => failures.push(error),
+                        Err(_) => failures.push(expired(&connector.describe(&place))),
+                    }
+                }
+            }
+            Err(error) => failures.push(ClientError::Refused(error.to_string())),
+        }
+    }
+    Err(ClientError::all(failures))
 }
 
 /// A way to speak with a server.
@@ -149,10 +178,29 @@ impl Opening<'_> {
                 if let Ok(result) = tokio::time::timeout(limit, work).await {
                     return result;
                 }
-                let expired = io::Error::new(io::ErrorKind::TimedOut, "timeout expired");
-                failures.push(failed(&server, expired));
+                failures.push(expired(&server));
                 Ok(None)
             }
+        }
+    }
+
+    /// A connection to `place`, encrypted if it has to be, or can be.
+    async fn unspoken(&self, place: &Place) -> Result<(BoxStream, bool), ClientError> {
+        let server = self.connector.describe(place);
+        let name = self.connector.name(place.host);
+        let connect = async || {
+            let unreachable =
+                |source| ClientError::Unreachable { server: server.clone(), local: name.is_none(), source };
+            self.connector.connect(place, self.purpose).await.map_err(unreachable)
+        };
+        let stream = connect().await?;
+        let mode = self.login.encryption.mode;
+        let Some(name) = name.as_deref().filter(|_| mode > Mode::Allow) else { return Ok((stream, false)) };
+        let required = mode > Mode::Prefer;
+        match self.negotiate(stream, &server, required, name, &mut false).await {
+            Ok((stream, channel, _)) => Ok((stream, matches!(channel, Channel::Encrypted(_)))),
+            Err(Failed::Way(_)) if !required => Ok((connect().await?, false)),
+            Err(Failed::Way(error) | Failed::Place(error) | Failed::Login(error)) => Err(error),
         }
     }
 
@@ -210,8 +258,8 @@ impl Opening<'_> {
         let unreachable = |source| ClientError::Unreachable { server: server.clone(), local, source };
         let stream = stream.map_err(|source| Failed::Place(unreachable(source)))?;
         let doing = format!("connection to {server} failed");
-        let (stream, channel) = match way {
-            Way::Clear => (stream, Channel::Clear),
+        let (stream, channel, certificate) = match way {
+            Way::Clear => (stream, Channel::Clear, Shown::Unasked),
             Way::Encrypted | Way::Either => {
                 self.negotiate(stream, &server, way == Way::Encrypted, name, encrypted).await?
             }
@@ -222,6 +270,15 @@ impl Opening<'_> {
             Some(_) => Failed::Way(error),
             None => Failed::Login(error),
         })?;
+        if self.login.require_certificate && certificate != Shown::Given {
+            connection.terminate().await;
+            let problem = if certificate == Shown::Unasked {
+                "server did not request an SSL certificate"
+            } else {
+                "server accepted connection without a valid SSL certificate"
+            };
+            return Err(Failed::Login(ClientError::Authentication { server, problem: problem.to_owned() }));
+        }
         match self.is_other_kind(&mut connection, kind).await.map_err(Failed::Login)? {
             None => Ok(connection),
             Some(what) => {
@@ -240,7 +297,7 @@ impl Opening<'_> {
         required: bool,
         name: &str,
         encrypted: &mut bool,
-    ) -> Result<(BoxStream, Channel), Failed> {
+    ) -> Result<(BoxStream, Channel, Shown), Failed> {
         let problem = |text: String| ClientError::Authentication { server: server.to_owned(), problem: text };
         if !self.login.encryption.tls.direct {
             let asked = async {
@@ -254,7 +311,7 @@ impl Opening<'_> {
                 Ok(b'N') if required => {
                     return Err(Failed::Login(problem("server does not support SSL, but SSL was required".to_owned())));
                 }
-                Ok(b'N') => return Ok((stream, Channel::Clear)),
+                Ok(b'N') => return Ok((stream, Channel::Clear, Shown::Unasked)),
                 // It may come from anybody in between, and is not shown.
                 Ok(b'E') => {
                     *encrypted = true;
@@ -275,7 +332,7 @@ impl Opening<'_> {
         }
         *encrypted = true;
         match tls::encrypt(stream, &self.login.encryption, name).await {
-            Ok(secure) => Ok((secure.stream, Channel::Encrypted(secure.end_point))),
+            Ok(secure) => Ok((secure.stream, Channel::Encrypted(secure.end_point), secure.certificate)),
             Err(text) => Err(Failed::Way(problem(text))),
         }
     }
@@ -320,6 +377,10 @@ impl Opening<'_> {
         let command = Command::Show("transaction_read_only".to_owned()).to_sql(connection.version());
         Ok(connection.command(&command).await?.text(0) == Some("on"))
     }
+}
+
+fn expired(server: &str) -> ClientError {
+    failed(server, io::Error::new(io::ErrorKind::TimedOut, "timeout expired"))
 }
 
 fn failed(server: &str, source: io::Error) -> ClientError {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use backstop_protocol::base_backup::manifest::{ChecksumAlgorithm, PriorBackup};
 use backstop_protocol::base_backup::options::CompressionAlgorithm;
+use backstop_protocol::base_backup::profile::{self, MAX_PROFILE};
 use backstop_protocol::base_backup::tar::{TarEvent, TarReader, Trailer};
 use bytes::Bytes;
 
@@ -16,6 +17,7 @@ use crate::error::{ClientError, shown};
 use crate::mutation::{Mutation, Weakness};
 use crate::observer::{Observer, Phase, Progress};
 use crate::options::{BackupOptions, WalMethod};
+use crate::profile_check::{LeftOut, check_profile};
 use crate::receive::{Part, Receiver, Tablespace};
 use crate::request::{self, Place};
 use crate::sink::Sink;
@@ -49,7 +51,11 @@ pub(crate) struct Transfer<'a> {
     member: String,
     progress: Progress,
     manifest: Option<Vec<u8>>,
+    /// Whether a profile follows the archives, as one more, and what came of it.
+    wants_profile: bool,
+    profile: Option<Vec<u8>>,
     events: Vec<TarEvent>,
+    max_size: Option<u64>,
     weakness: Weakness,
 }
 
@@ -59,6 +65,7 @@ pub(crate) struct Received {
     contents: Option<(Contents, ArchiveCheck)>,
     pub(crate) archives: Vec<String>,
     pub(crate) manifest: Option<Vec<u8>>,
+    pub(crate) profile: Option<Vec<u8>>,
     pub(crate) bytes: u64,
 }
 
@@ -95,11 +102,12 @@ impl<'a> Transfer<'a> {
         let sizes: Option<Vec<u64>> = tablespaces.iter().map(|tablespace| tablespace.size).collect();
         let total = sizes.map(|sizes| sizes.into_iter().fold(0, u64::saturating_add).saturating_mul(1024));
         let here = place.is_here();
+        let wants_profile = said.flavour.sends_profile();
         Self {
             sink,
             observer,
             here,
-            receiver: Receiver::new(version, tablespaces, &archives, manifest, here, weakness),
+            receiver: Receiver::new(version, tablespaces, &archives, wants_profile, manifest, here, weakness),
             trailer,
             reader: TarReader::new(trailer),
             check: ArchiveCheck::new(version, tablespaces.to_vec(), fetch, prior, weakness),
@@ -120,7 +128,10 @@ impl<'a> Transfer<'a> {
                 finished: false,
             },
             manifest: None,
+            wants_profile,
+            profile: None,
             events: Vec::new(),
+            max_size: options.max_size,
             weakness,
         }
     }
@@ -131,7 +142,7 @@ impl<'a> Transfer<'a> {
         connection.set_doing("could not read COPY data");
         let mut parts = Vec::new();
         loop {
-            let message = connection.receive().await?;
+            let message = connection.receive().await.map_err(ended)?;
             let pushed = self.receiver.push(message, &mut parts);
             for part in parts.drain(..) {
                 if part == Part::End {
@@ -148,6 +159,10 @@ impl<'a> Transfer<'a> {
 
     async fn part(&mut self, part: Part) -> Result<(), ClientError> {
         match part {
+            Part::ArchiveBegin(index) if self.wants_profile && index == self.archives.len() => {
+                self.profile = Some(Vec::new());
+                Ok(())
+            }
             Part::ArchiveBegin(index) => {
                 self.archive = self.archives.get(index).cloned().unwrap_or_default();
                 self.progress.archive = self.stored.get(index).cloned().unwrap_or_default();
@@ -158,13 +173,28 @@ impl<'a> Transfer<'a> {
                 self.check.begin(index);
                 self.sink.begin_archive(index)
             }
+            Part::Data(bytes) if self.profile.is_some() => {
+                let profile = self.profile.get_or_insert_default();
+                if profile.len() + bytes.len() > MAX_PROFILE {
+                    return Err(ClientError::Profile("it does not end".to_owned()));
+                }
+                profile.extend_from_slice(&bytes);
+                Ok(())
+            }
             Part::Data(bytes) => self.data(bytes).await,
             Part::Progress(done) => {
                 self.progress.done = done;
                 self.observer.progress(&self.progress);
                 Ok(())
             }
-            Part::ArchiveEnd => self.end_archive(),
+            Part::ArchiveEnd => match &self.profile {
+                Some(profile) if self.here => {
+                    self.contents.add(profile::FILE_NAME.as_bytes(), profile);
+                    Ok(())
+                }
+                Some(_) => Ok(()),
+                None => self.end_archive(),
+            },
             Part::ManifestBegin => {
                 self.manifest = self.here.then(Vec::new);
                 Ok(())
@@ -212,6 +242,9 @@ impl<'a> Transfer<'a> {
     /// Bytes of the tar file.
     fn unpacked(&mut self, bytes: &Bytes) -> Result<(), ClientError> {
         self.progress.done = self.progress.done.saturating_add(bytes.len() as u64);
+        if let Some(limit) = self.max_size.filter(|limit| self.progress.done > *limit) {
+            return Err(self.archive_error(format!("the backup is larger than {limit} bytes, the most that may come")));
+        }
         let mut events = std::mem::take(&mut self.events);
         let pushed = self.reader.push(bytes.clone(), &mut events);
         if self.weakness.is(Mutation::SkipsMemberAtBorder) {
@@ -229,7 +262,7 @@ impl<'a> Transfer<'a> {
             TarEvent::Member(header) => {
                 self.member = shown(&header.name);
                 let member = self.check.member(header).map_err(|problem| self.archive_error(problem))?;
-                self.contents.begin(&member).map_err(|problem| self.archive_error(problem))?;
+                self.contents.begin(&member, header.mtime).map_err(|problem| self.archive_error(problem))?;
                 self.progress.member = Some(shown(&member.path));
                 if self.progress.tablespaces_done == 1
                     && self.progress.tablespaces > 2
@@ -285,9 +318,18 @@ impl<'a> Transfer<'a> {
     }
 
     pub(crate) fn received(self) -> Received {
-        let Self { here, contents, check, stored, manifest, .. } = self;
+        let Self { here, contents, check, stored, manifest, profile, .. } = self;
         let contents = here.then_some((contents, check));
-        Received { contents, archives: stored, manifest, bytes: self.progress.done }
+        Received { contents, archives: stored, manifest, profile: profile.filter(|_| here), bytes: self.progress.done }
+    }
+}
+
+/// What the server reports instead of more data is the result of the backup, in the words of `pg_basebackup`: for libpq, COPY has
+/// ended there.
+fn ended(error: ClientError) -> ClientError {
+    match error {
+        ClientError::Server { diagnostic, .. } => ClientError::Server { doing: "backup failed".to_owned(), diagnostic },
+        other => other,
     }
 }
 
@@ -299,20 +341,25 @@ impl Received {
         tablespaces: &[Tablespace],
         said: &Said,
         map_wanted: bool,
-    ) -> Result<(), ClientError> {
-        let Some((contents, check)) = &self.contents else { return Ok(()) };
+    ) -> Result<LeftOut, ClientError> {
+        let Some((contents, check)) = &self.contents else { return Ok(LeftOut::default()) };
         if options.weakness.looks_once() {
-            return Ok(());
+            return Ok(LeftOut::default());
         }
         verify::check_files(contents, said)?;
         verify::check_tablespaces(contents, tablespaces, &check.unlinked(), map_wanted, said.version)?;
         if options.wal == WalMethod::Fetch {
             contents.check_wal(said.end)?;
         }
+        let left_out = match &self.profile {
+            Some(profile) => check_profile(profile, contents, said)?,
+            None => LeftOut::default(),
+        };
         match &self.manifest {
-            Some(_) if options.weakness.is(Mutation::LogsManifestMismatch) => Ok(()),
-            Some(manifest) => verify::check_manifest(manifest, contents, said),
-            None => Ok(()),
+            Some(_) if options.weakness.is(Mutation::LogsManifestMismatch) => {}
+            Some(manifest) => verify::check_manifest(manifest, contents, said)?,
+            None => {}
         }
+        Ok(left_out)
     }
 }

@@ -20,6 +20,9 @@ use crate::options::SyncMethod;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// So many files are forced to disk before somebody else has a turn: on a slow disk each may take a good part of a second.
+const SYNCED_AT_ONCE: usize = 8;
+
 /// Permissions of what a backup makes: the server's, and no others whatever an archive says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Modes {
@@ -65,6 +68,8 @@ pub(crate) struct Tree {
     /// Directories that had to be made for it to exist, outermost first; the last is itself.
     new: Vec<PathBuf>,
     made: Vec<Made>,
+    /// How many of these are on disk; nothing once all is.
+    synced: Option<usize>,
     /// The directory in which something was last made: archives go from directory to directory.
     near: Option<(Vec<u8>, OwnedFd)>,
     keep: bool,
@@ -74,6 +79,19 @@ pub(crate) struct Tree {
 impl Tree {
     /// Makes `path` and what is missing above it, or takes it if it exists and is empty.
     pub(crate) fn create(path: &Path, modes: Modes, disk: &Arc<dyn Disk>) -> Result<Self, ClientError> {
+        let tree = Self::share(path, modes, disk)?;
+        let entries = rustix::fs::Dir::read_from(&tree.root).map_err(ClientError::errno("access directory", path))?;
+        for entry in entries {
+            let entry = entry.map_err(ClientError::errno("read directory", path))?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                return Err(ClientError::Refused(format!("directory \"{}\" exists but is not empty", path.display())));
+            }
+        }
+        Ok(tree)
+    }
+
+    /// Makes `path` and what is missing above it, or takes it as it is, whoever else works in it.
+    pub(crate) fn share(path: &Path, modes: Modes, disk: &Arc<dyn Disk>) -> Result<Self, ClientError> {
         let mut new = Vec::new();
         let result = Self::create_listed(path, modes, disk, &mut new);
         if result.is_err() {
@@ -105,13 +123,6 @@ impl Tree {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let root =
             rustix::fs::open(path, flags, Mode::empty()).map_err(ClientError::errno("access directory", path))?;
-        let entries = rustix::fs::Dir::read_from(&root).map_err(ClientError::errno("access directory", path))?;
-        for entry in entries {
-            let entry = entry.map_err(ClientError::errno("read directory", path))?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                return Err(ClientError::Refused(format!("directory \"{}\" exists but is not empty", path.display())));
-            }
-        }
         if modes.group && !new.is_empty() {
             rustix::fs::fchmod(&root, mode).map_err(ClientError::errno("set permissions of directory", path))?;
         }
@@ -122,6 +133,7 @@ impl Tree {
             modes,
             new,
             made: Vec::new(),
+            synced: Some(0),
             near: None,
             keep: false,
             disk: Arc::clone(disk),
@@ -148,7 +160,17 @@ impl Tree {
         let path = self.full(name);
         let root = self.walk(name).map_err(ClientError::errno("open directory", &path))?;
         let disk = Arc::clone(&self.disk);
-        Ok(Self { root, path, modes: self.modes, new: Vec::new(), made: Vec::new(), near: None, keep: false, disk })
+        Ok(Self {
+            root,
+            path,
+            modes: self.modes,
+            new: Vec::new(),
+            made: Vec::new(),
+            synced: Some(0),
+            near: None,
+            keep: false,
+            disk,
+        })
     }
 
     /// Opens the directory `name` step by step, following no link.
@@ -223,6 +245,17 @@ impl Tree {
         Ok(File::new(opened.into(), full, Arc::clone(&self.disk)))
     }
 
+    /// Removes a file that this tree made.
+    pub(crate) fn remove_file(&mut self, name: &[u8]) -> Result<(), ClientError> {
+        let removed = self.change(name, |directory, leaf| rustix::fs::unlinkat(directory, leaf, AtFlags::empty()));
+        removed.map_err(ClientError::local("remove file", self.full(name)))?;
+        // What was made last goes first as a rule.
+        if let Some(place) = self.made.iter().rposition(|made| matches!(made, Made::File(path) if path == name)) {
+            self.made.remove(place);
+        }
+        Ok(())
+    }
+
     /// Whether this tree made a file of this name.
     pub(crate) fn made_file(&self, name: &[u8]) -> bool {
         self.made.iter().any(|made| matches!(made, Made::File(path) if path == name))
@@ -233,6 +266,24 @@ impl Tree {
         let ours =
             self.made.iter().any(|made| matches!(made, Made::Directory(path) | Made::Link(path) if path == name));
         if ours { Ok(()) } else { self.create_directory(name) }
+    }
+
+    /// Makes a directory and those above it, unless they are there, made by whomever.
+    pub(crate) fn share_directory(&mut self, name: &[u8]) -> Result<(), ClientError> {
+        let ends = name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        for end in ends.chain([name.len()]) {
+            let directory = name.get(..end).unwrap_or_default();
+            match self.walk(directory) {
+                Ok(_) => {}
+                Err(Errno::NOENT) => match self.create_directory(directory) {
+                    // Somebody else was faster.
+                    Err(ClientError::Local { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                    made => made?,
+                },
+                Err(error) => return Err(ClientError::errno("open directory", self.full(directory))(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Makes a symbolic link that was not there.
@@ -266,19 +317,28 @@ impl Tree {
         Ok(())
     }
 
-    /// Forces every file and directory that was made to disk, then the directory itself and those that were made above it.
-    pub(crate) fn sync(&mut self, method: SyncMethod) -> Result<(), ClientError> {
+    /// Forces every file and directory that was made to disk, then the directory itself and those that were made above it: some
+    /// of them with each call. Whether that was the last is returned.
+    pub(crate) fn sync_some(&mut self, method: SyncMethod) -> Result<bool, ClientError> {
+        let Some(synced) = self.synced else { return Ok(true) };
         if method == SyncMethod::Syncfs {
             let synced = self.disk.sync(&self.path, &mut || Ok(rustix::fs::syncfs(&self.root)?));
             synced.map_err(ClientError::local("synchronize file system for file", &self.path))?;
             // What was made above it may lie on another file system.
-            return self.sync_root();
+        } else {
+            let made = std::mem::take(&mut self.made);
+            let mut some = made.iter().skip(synced).take(SYNCED_AT_ONCE);
+            let result = some.try_for_each(|entry| self.sync_one(entry));
+            self.made = made;
+            result?;
+            self.synced = Some(synced + SYNCED_AT_ONCE);
+            if synced + SYNCED_AT_ONCE < self.made.len() {
+                return Ok(false);
+            }
         }
-        let made = std::mem::take(&mut self.made);
-        let result = made.iter().try_for_each(|entry| self.sync_one(entry));
-        self.made = made;
-        result?;
-        self.sync_root()
+        self.sync_root()?;
+        self.synced = None;
+        Ok(true)
     }
 
     fn sync_one(&mut self, entry: &Made) -> Result<(), ClientError> {
@@ -437,7 +497,7 @@ mod tests {
         let mut tree = Tree::create(&root, owner(), &disk()).expect("a tree");
         tree.create_file(b"f.tmp").expect("a file");
         tree.rename(b"f.tmp", b"f").expect("renamed");
-        tree.sync(SyncMethod::Fsync).expect("synced");
+        while !tree.sync_some(SyncMethod::Fsync).expect("synced") {}
         tree.keep();
         drop(tree);
         assert!(root.join("f").exists());

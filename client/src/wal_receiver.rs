@@ -1,6 +1,6 @@
 //! WAL over a second connection while the backup runs (`-X stream`).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backstop_protocol::backend::BackendMessage;
@@ -12,7 +12,7 @@ use backstop_protocol::wal::stream::WalMessage;
 use backstop_protocol::wal_file::{WalFileName, WalSegmentSize};
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use crate::connection::Connection;
 use crate::connector::{Connector, Purpose};
@@ -23,6 +23,7 @@ use crate::options::{BackupOptions, SlotOption};
 use crate::receive::Position;
 use crate::session;
 use crate::sink::WalFiles;
+use crate::slot::Creation;
 use crate::wal_check::WalCheck;
 use crate::wal_stream::{self, NextTimeline, Status};
 
@@ -42,8 +43,8 @@ pub(crate) struct WalReceiver<'a> {
     pub(crate) start: Position,
     pub(crate) files: &'a mut dyn WalFiles,
     pub(crate) check: WalCheck,
-    /// Told which permanent slot was created.
-    pub(crate) created_slot: &'a OnceLock<String>,
+    /// Told of the permanent slot that is created.
+    pub(crate) creation: &'a Creation,
     /// Where the backup ends, once that is known.
     pub(crate) end: watch::Receiver<Option<Position>>,
 }
@@ -80,7 +81,21 @@ impl WalReceiver<'_> {
     }
 
     /// Receives WAL until the end position is reached, and returns having checked that all of it is there.
-    pub(crate) async fn run(mut self) -> Result<(), ClientError> {
+    pub(crate) async fn run(self) -> Result<(), ClientError> {
+        let late = overdue(self.end.clone(), self.options.deadlines.wal_end);
+        let observer = Arc::clone(&self.observer);
+        // The order is fixed so that a run on a paused clock is always the same.
+        tokio::select! {
+            biased;
+            received = self.receive() => received,
+            () = late => {
+                observer.phase(&Phase::WalReceiverFailed);
+                Err(ClientError::Timeout { phase: Phase::WaitingForWal })
+            }
+        }
+    }
+
+    async fn receive(mut self) -> Result<(), ClientError> {
         self.observer.phase(&Phase::StartingWalReceiver);
         let (options, observer) = (self.options, Arc::clone(&self.observer));
         let (login, limit) = (&options.login, options.deadlines.connect);
@@ -152,10 +167,14 @@ impl WalReceiver<'_> {
         if create {
             let options = vec![CommandOption::flag("reserve_wal")];
             let create = CreateSlot { slot: slot.clone(), temporary, kind: SlotKind::Physical, options };
-            connection.command(&Command::CreateReplicationSlot(create).to_sql(self.version)).await?;
-            if !temporary {
-                // It is the only one: whoever asks again gets the first answer.
-                let _ = self.created_slot.set(slot.clone());
+            let command = Command::CreateReplicationSlot(create).to_sql(self.version);
+            if temporary {
+                connection.command(&command).await?;
+            } else {
+                self.creation.ask();
+                let answer = connection.command(&command).await;
+                self.creation.answer(answer.is_ok().then(|| slot.clone()));
+                answer?;
             }
             self.observer.phase(&Phase::CreatedSlot { name: slot.clone(), temporary });
         }
@@ -184,15 +203,13 @@ impl WalReceiver<'_> {
         let mut ticks = tokio::time::interval(if interval.is_zero() { NEVER } else { interval });
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
-        let mut deadline: Option<Instant> = None;
         loop {
             let end = *self.end.borrow_and_update();
-            if let Some(end) = end {
-                if stream.position >= end.lsn || self.weak(Mutation::IgnoresEndPosition) {
-                    self.close_segment(&mut stream, false)?;
-                    return self.stop(connection, deadline).await;
-                }
-                deadline = deadline.or_else(|| self.options.deadlines.wal_end.map(|limit| Instant::now() + limit));
+            if let Some(end) = end
+                && (stream.position >= end.lsn || self.weak(Mutation::IgnoresEndPosition))
+            {
+                self.close_segment(&mut stream, false)?;
+                return stop(connection).await;
             }
             // The order is fixed so that a run on a paused clock is always the same.
             let message = tokio::select! {
@@ -202,7 +219,6 @@ impl WalReceiver<'_> {
                     // The other connection failed, and tells why itself.
                     Err(_) => return Err(ClientError::Incomplete("the backup ended without an end position".to_owned())),
                 },
-                () = until(deadline) => return Err(ClientError::Timeout { phase: Phase::WaitingForWal }),
                 _ = ticks.tick() => {
                     self.status(connection, &stream).await?;
                     continue;
@@ -309,32 +325,28 @@ impl WalReceiver<'_> {
         };
         wal_stream::send_status(connection, status).await
     }
-
-    /// Ends the stream from our side. WAL that is still on its way is not needed.
-    async fn stop(&self, connection: &mut Connection, deadline: Option<Instant>) -> Result<Ended, ClientError> {
-        let stopping = async {
-            wal_stream::send_copy_done(connection).await?;
-            loop {
-                match connection.receive().await? {
-                    BackendMessage::CopyData(_) => {}
-                    BackendMessage::CopyDone => break,
-                    other => return Err(connection.unexpected("CopyDone", other.name())),
-                }
-            }
-            wal_stream::finish_command(connection).await
-        };
-        tokio::select! {
-            biased;
-            stopped = stopping => stopped.map(|()| Ended::Complete),
-            () = until(deadline) => Err(ClientError::Timeout { phase: Phase::WaitingForWal }),
-        }
-    }
 }
 
-/// Sleeps until `deadline`, or forever.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
+/// Ends the stream from our side. WAL that is still on its way is not needed.
+async fn stop(connection: &mut Connection) -> Result<Ended, ClientError> {
+    wal_stream::send_copy_done(connection).await?;
+    loop {
+        match connection.receive().await? {
+            BackendMessage::CopyData(_) => {}
+            BackendMessage::CopyDone => break,
+            other => return Err(connection.unexpected("CopyDone", other.name())),
+        }
+    }
+    wal_stream::finish_command(connection).await?;
+    Ok(Ended::Complete)
+}
+
+/// Waits until the end position is known, and then for as long as WAL may take to get there.
+async fn overdue(mut end: watch::Receiver<Option<Position>>, limit: Option<Duration>) {
+    let known = end.wait_for(Option::is_some).await.is_ok();
+    match limit.filter(|_| known) {
+        Some(limit) => tokio::time::sleep(limit).await,
+        // Without an end position there is another error, which ends this.
         None => std::future::pending().await,
     }
 }

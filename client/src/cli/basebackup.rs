@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use self::arguments::Arguments;
 use super::connection::Server;
+use super::gauge::Gauge;
 use super::report::Report;
-use super::{Invocation, getopt};
+use super::signals::Stop;
+use super::{Invocation, getopt, output};
 use crate::backup::base_backup;
 use crate::clock::SystemClock;
 use crate::connector::NetConnector;
@@ -69,12 +69,12 @@ fn report(program: &str, arguments: &Arguments, options: &BackupOptions) -> Repo
     Report {
         program: program.to_owned(),
         verbose: arguments.verbose > 0,
-        progress: arguments.progress,
+        debug: false,
         wal: options.wal,
         manifest: directory.is_some() || archives.is_some(),
         directory,
         archives,
-        shown: Mutex::new(None),
+        gauge: Mutex::new(Gauge::new(arguments.progress)),
         remains: Mutex::new(None),
     }
 }
@@ -95,22 +95,13 @@ enum Failure {
 
 /// One try, which ends early on a signal. What the backup made is then removed as it is dropped.
 async fn attempt(options: BackupOptions, connector: Arc<NetConnector>, report: Arc<Report>) -> Result<(), Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Handlers)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Handlers)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(Failure::Handlers)?;
-    let stopped = async {
-        tokio::select! {
-            _ = interrupt.recv() => "interrupt",
-            _ = terminate.recv() => "terminate",
-            _ = hangup.recv() => "hangup",
-        }
-    };
+    let mut stop = Stop::listen().map_err(Failure::Handlers)?;
     let login = options.login.clone();
     let backup = base_backup(Arc::clone(&connector) as _, options, report);
     tokio::pin!(backup);
     tokio::select! {
         result = &mut backup => result.map(|_| ()).map_err(Failure::Backup),
-        name = stopped => {
+        name = stop.heard() => {
             // A server that makes its checkpoint, or waits for its archiver, would not notice for long that nobody is there.
             let _ = tokio::time::timeout(CANCELLATION, cancel_backup(&*connector, &login)).await;
             Err(Failure::Signal(name))
@@ -133,12 +124,14 @@ fn options(arguments: &Arguments, server: &Server) -> Result<BackupOptions, Stri
         UnmappedTablespace::ServerLocation
     };
     options.max_rate = arguments.max_rate;
+    options.max_size = arguments.max_size;
     options.manifest = arguments.manifest();
     if let Some(algorithm) = arguments.manifest_checksums {
         options.manifest_checksums = algorithm;
     }
     options.compression = arguments.compression()?;
     options.incremental.clone_from(&arguments.incremental);
+    options.incremental_from = arguments.incremental_from_lsn;
     options.verify_checksums = !arguments.no_verify_checksums;
     options.estimate_size = !arguments.no_estimate_size;
     options.sync = !arguments.no_sync;
@@ -147,22 +140,19 @@ fn options(arguments: &Arguments, server: &Server) -> Result<BackupOptions, Stri
     options.status_interval = arguments.status_interval;
     options.deadlines = arguments.deadlines();
     options.recovery = arguments.write_recovery_conf.then(|| {
-        let mut conninfo = conninfo.clone();
-        // So is the port: what is not said here is the standby's own default.
-        if conninfo.get("port").is_none() {
-            let _ = conninfo.set("port", "5432");
-        }
+        let mut primary_conninfo = conninfo.clone();
         // The user is named even if it is the default: the standby may run as another one.
-        let _ = conninfo.set("user", &login.user);
-        if let Some(password) = &login.password
-            && conninfo.get("passfile").is_none()
+        let _ = primary_conninfo.set("user", &login.user);
+        if let Some(password) = &login.password {
+            let _ = primary_conninfo.set("password", password);
+        }
+        // The database that a standby works in while it synchronizes slots. This connection works in none.
+        if conninfo.get("dbname").is_none()
+            && let Ok(database) = std::env::var("PGDATABASE")
         {
-            let _ = conninfo.set("password", password);
+            let _ = primary_conninfo.set("dbname", &database);
         }
-        RecoveryConfiguration {
-            primary_conninfo: conninfo.to_primary_conninfo(),
-            primary_slot_name: arguments.slot.clone(),
-        }
+        RecoveryConfiguration { primary_conninfo, primary_slot_name: arguments.slot.clone() }
     });
     options.clock = Arc::new(SystemClock);
     Ok(options)
@@ -177,7 +167,7 @@ fn target(arguments: &Arguments) -> Target {
     } else if !arguments.tar() {
         Target::Plain { directory, waldir: arguments.waldir.clone() }
     } else if directory.as_os_str() == "-" {
-        Target::Stream(Box::new(io::BufWriter::with_capacity(128 << 10, io::stdout())))
+        Target::Stream(Box::new(io::BufWriter::with_capacity(256 << 10, output::StandardOutput)))
     } else {
         Target::Tar { directory }
     }

@@ -1,20 +1,15 @@
 //! `pg_combinebackup`.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::basebackup::values;
-use super::{Invocation, getopt};
+use super::{Invocation, getopt, output, signals};
 use crate::combine::{CombineObserver, CombineOptions, CopyMethod, combine_backups};
-use crate::error::ClientError;
 use crate::options::SyncMethod;
 
 /// What is different from the original, below the options.
@@ -115,7 +110,7 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
     };
     let options = arguments.options(output);
     let mut report = Report { program: &invocation.program, debug: arguments.debug, removals: Vec::new() };
-    match combine(&options, &mut report) {
+    match signals::until_signal(&options.cancel, || combine_backups(&options, &mut report)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = invocation.error(error);
@@ -125,29 +120,6 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
             code
         }
     }
-}
-
-/// Does the work, which a signal ends early: what was made is then removed.
-fn combine(options: &CombineOptions, report: &mut Report<'_>) -> Result<(), ClientError> {
-    let refused = |error| ClientError::Refused(format!("could not set up signal handlers: {error}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(refused)?;
-    let signals = {
-        let _context = runtime.enter();
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        kinds.map(signal)
-    };
-    for handler in signals {
-        let mut handler = handler.map_err(refused)?;
-        let cancel: Arc<AtomicBool> = Arc::clone(&options.cancel);
-        runtime.spawn(async move {
-            handler.recv().await;
-            cancel.store(true, Ordering::Relaxed);
-        });
-    }
-    let result = combine_backups(options, report);
-    runtime.shutdown_background();
-    result
 }
 
 /// Prints what happens.
@@ -160,7 +132,7 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn say(&self, text: &str) {
-        let _ = writeln!(std::io::stderr(), "{}: {text}", self.program);
+        output::tell(format_args!("{}: {text}", self.program));
     }
 }
 

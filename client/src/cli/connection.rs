@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{Invocation, password};
+use super::{Invocation, output, password};
 use crate::connector::NetConnector;
 use crate::conninfo::{Conninfo, ConninfoError};
 use crate::error::ClientError;
@@ -33,6 +33,14 @@ pub(crate) struct ConnectionArguments {
     /// force password prompt (should happen automatically)
     #[arg(short = 'W', long, overrides_with = "no_password")]
     password: bool,
+}
+
+impl ConnectionArguments {
+    /// A connection string and nothing else.
+    pub(crate) fn of(dbname: &str, no_password: bool, password: bool) -> Self {
+        let dbname = Some(dbname.to_owned());
+        Self { dbname, host: None, port: None, username: None, no_password, password }
+    }
 }
 
 /// A server, and how to log in there.
@@ -67,7 +75,7 @@ impl Server {
             login.password = password::ask().map_err(|error| error.to_string())?;
         }
         for warning in conninfo.look_up_passwords(&mut login) {
-            eprintln!("WARNING: {warning}");
+            output::tell(format_args!("WARNING: {warning}"));
         }
         let connector = Arc::new(conninfo.connector().map_err(text)?);
         let may_ask = !arguments.no_password && login.password.is_none();

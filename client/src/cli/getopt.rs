@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, Parser};
 
-use super::{Invocation, help};
+use super::{Invocation, help, output};
 
 /// Whose options are understood.
 const RELEASE: &str = "18.0";
@@ -25,12 +25,10 @@ pub(crate) fn parse<T: Parser>(invocation: &Invocation, arguments: Vec<OsString>
         Err(error) => return Err(explain(invocation, &command, &error, &last.to_string_lossy())),
     };
     if matches.get_flag("help") {
-        print!("{}", help::render(invocation, &command));
-        return Err(ExitCode::SUCCESS);
+        return Err(output::answer(invocation.program(), help::render(invocation, &command)));
     }
     if matches.get_flag("version") {
-        println!("{}", version(invocation));
-        return Err(ExitCode::SUCCESS);
+        return Err(output::answer(invocation.program(), format_args!("{}\n", version(invocation))));
     }
     T::from_arg_matches(&matches).map_err(|error| invocation.error(error))
 }
@@ -90,7 +88,7 @@ fn explain(invocation: &Invocation, command: &Command, error: &clap::Error, last
             return invocation.usage_error(first.strip_prefix("error: ").unwrap_or(first));
         }
     };
-    eprintln!("{}: {problem}", invocation.program);
+    output::tell(format_args!("{}: {problem}", invocation.program));
     invocation.hint()
 }
 

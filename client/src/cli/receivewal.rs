@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use self::arguments::Arguments;
 use super::connection::Server;
-use super::{Invocation, getopt};
+use super::{Invocation, getopt, output};
 use crate::clock::SystemClock;
 use crate::error::ClientError;
 use crate::observer::Observer;
@@ -121,13 +121,13 @@ impl Report {
             Severity::Warning => "warning: ",
             Severity::Error => "error: ",
         };
-        eprintln!("{}: {level}{text}", self.program);
+        output::tell(format_args!("{}: {level}{text}", self.program));
     }
 }
 
 impl Observer for Report {
     fn notice(&self, notice: &Diagnostic) {
-        eprintln!("{notice}");
+        output::tell(notice);
     }
 }
 

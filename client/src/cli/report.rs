@@ -1,12 +1,11 @@
 //! What a person sees on standard error, in `pg_basebackup`'s words.
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use backstop_protocol::backend::Diagnostic;
 
+use super::gauge::Gauge;
 use crate::observer::{Observer, Phase, Progress};
 use crate::options::WalMethod;
 
@@ -17,25 +16,29 @@ const FILE_NAME_WIDTH: usize = 35;
 pub(super) struct Report {
     pub(super) program: String,
     pub(super) verbose: bool,
-    pub(super) progress: bool,
+    /// Whether SQL is shown.
+    pub(super) debug: bool,
     pub(super) wal: WalMethod,
     pub(super) manifest: bool,
     /// Where plain files go; none in tar format.
     pub(super) directory: Option<PathBuf>,
     /// Where archives go; none in plain format, and if they go elsewhere.
     pub(super) archives: Option<PathBuf>,
-    /// When the progress was shown last.
-    pub(super) shown: Mutex<Option<Instant>>,
+    pub(super) gauge: Mutex<Gauge>,
     /// What happens to the remains of a failed backup: told after the error.
     pub(super) remains: Mutex<Option<String>>,
 }
 
 impl Report {
-    fn say(&self, text: &str) {
-        eprintln!("{}: {text}", self.program);
+    fn gauge(&self) -> MutexGuard<'_, Gauge> {
+        self.gauge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn detail(&self, text: &str) {
+    fn say(&self, text: &str) {
+        self.gauge().say(&format!("{}: {text}", self.program));
+    }
+
+    fn tell(&self, text: &str) {
         if self.verbose {
             self.say(text);
         }
@@ -49,15 +52,11 @@ impl Report {
 
     /// Tells why the backup failed, and what happened to its remains.
     pub(super) fn failed(&self, problem: &str) {
+        self.gauge().abandon();
         self.say(&format!("error: {problem}"));
         if let Some(text) = self.remains.lock().ok().and_then(|mut remains| remains.take()) {
             self.say(&text);
         }
-    }
-
-    /// `\r` to stay on the line of a terminal.
-    fn line_end(finished: bool) -> char {
-        if !finished && std::io::stderr().is_terminal() { '\r' } else { '\n' }
     }
 }
 
@@ -92,63 +91,70 @@ fn progress_line(progress: &Progress, file: Option<&str>, verbose: bool) -> Stri
 
 impl Observer for Report {
     fn notice(&self, notice: &Diagnostic) {
-        eprintln!("{notice}");
+        self.gauge().say(&notice.to_string());
+    }
+
+    fn warning(&self, text: &str) {
+        self.say(&format!("warning: {text}"));
+    }
+
+    fn detail(&self, text: &str) {
+        self.tell(text);
+    }
+
+    fn statement(&self, session: &str, sql: &str) {
+        if self.debug {
+            self.say(&format!("{session}: {sql}"));
+        }
     }
 
     fn progress(&self, progress: &Progress) {
-        if !self.progress {
-            return;
-        }
-        let now = Instant::now();
-        let Ok(mut shown) = self.shown.lock() else { return };
-        let recent = shown.is_some_and(|shown| now.duration_since(shown) < Duration::from_secs(1));
-        if recent && !progress.finished {
-            return;
-        }
-        *shown = Some(now);
-        let file = if progress.finished {
-            None
-        } else {
-            match (&self.directory, &progress.member, &self.archives) {
+        let mut gauge = self.gauge();
+        let verbose = self.verbose && !gauge.is_bar();
+        gauge.show(progress.done, progress.total.unwrap_or(0), progress.finished, || {
+            let file = match (&self.directory, &progress.member, &self.archives) {
+                _ if progress.finished => None,
                 (Some(directory), Some(member), _) => Some(directory.join(member).display().to_string()),
                 (_, _, Some(archives)) => Some(archives.join(&progress.archive).display().to_string()),
                 _ => Some(progress.archive.clone()),
-            }
-        };
-        let mut stderr = std::io::stderr().lock();
-        let line = progress_line(progress, file.as_deref(), self.verbose);
-        let _ = write!(stderr, "{line}{}", Self::line_end(progress.finished));
+            };
+            progress_line(progress, file.as_deref(), verbose)
+        });
     }
 
     fn phase(&self, phase: &Phase) {
         match phase {
             Phase::WaitingForCheckpoint => {
-                self.detail("initiating base backup, waiting for checkpoint to complete");
-                if self.progress && !self.verbose {
-                    eprint!("waiting for checkpoint{}", Self::line_end(false));
+                self.tell("initiating base backup, waiting for checkpoint to complete");
+                if !self.verbose {
+                    self.gauge().wait("waiting for checkpoint");
                 }
             }
             Phase::CheckpointCompleted { start, timeline } => {
-                self.detail("checkpoint completed");
+                self.tell("checkpoint completed");
                 if self.wal != WalMethod::None {
-                    self.detail(&format!("write-ahead log start point: {start} on timeline {timeline}"));
+                    self.tell(&format!("write-ahead log start point: {start} on timeline {timeline}"));
                 }
             }
-            Phase::StartingWalReceiver => self.detail("starting background WAL receiver"),
+            Phase::StartingWalReceiver => self.tell("starting background WAL receiver"),
             Phase::CreatedSlot { name, temporary: true } => {
-                self.detail(&format!("created temporary replication slot \"{name}\""));
+                self.tell(&format!("created temporary replication slot \"{name}\""));
             }
             Phase::CreatedSlot { name, temporary: false } => {
-                self.detail(&format!("created replication slot \"{name}\""));
+                self.tell(&format!("created replication slot \"{name}\""));
             }
             Phase::EndPosition { end } if self.wal != WalMethod::None => {
-                self.detail(&format!("write-ahead log end point: {end}"));
+                self.tell(&format!("write-ahead log end point: {end}"));
             }
-            Phase::WaitingForWal => self.detail("waiting for background process to finish streaming ..."),
+            Phase::LeftOut { files, bytes, since } => {
+                let kilobytes = bytes / 1024;
+                self.tell(&format!("left out {files} files ({kilobytes} kB) that have not changed since {since}"));
+            }
+            Phase::WaitingForWal => self.tell("waiting for background process to finish streaming ..."),
             Phase::WalReceiverFailed => self.say("error: background process terminated unexpectedly"),
-            Phase::Syncing => self.detail("syncing data to disk ..."),
-            Phase::Publishing if self.manifest => self.detail("renaming backup_manifest.tmp to backup_manifest"),
-            Phase::Completed => self.detail("base backup completed"),
+            Phase::Syncing => self.tell("syncing data to disk ..."),
+            Phase::Publishing if self.manifest => self.tell("renaming backup_manifest.tmp to backup_manifest"),
+            Phase::Completed => self.tell("base backup completed"),
             Phase::Removing { directory, contents_only } => {
                 let what = if *contents_only { "contents of data directory" } else { "data directory" };
                 self.remember(format!("removing {what} \"{}\"", directory.display()));

@@ -1,14 +1,13 @@
 //! `pg_verifybackup`.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use super::{Invocation, getopt};
+use super::gauge::Gauge;
+use super::{Invocation, getopt, output};
 use crate::verifybackup::{BackupFormat, Finding, VerifyObserver, VerifyOptions, verify_backup};
 
 /// What is different from the original, below the options.
@@ -46,7 +45,7 @@ struct Arguments {
     /// do not try to parse WAL files
     #[arg(short = 'n', long)]
     no_parse_wal: bool,
-    /// show progress information
+    /// show progress information: a bar on a terminal, lines elsewhere
     #[arg(short = 'P', long)]
     progress: bool,
     /// do not print any output, except for errors
@@ -97,45 +96,41 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
         parse_wal: !arguments.no_parse_wal,
         skip_checksums: arguments.skip_checksums,
     };
-    let mut report = Report { program: &invocation.program, progress: arguments.progress, shown: None };
+    let mut report = Report { program: &invocation.program, gauge: Gauge::new(arguments.progress) };
     match verify_backup(&options, &mut report) {
         Ok(true) => {
             if !arguments.quiet {
-                let _ = writeln!(std::io::stdout(), "backup successfully verified");
+                return output::answer(&invocation.program, "backup successfully verified\n");
             }
             ExitCode::SUCCESS
         }
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => invocation.error(error),
+        Ok(false) => {
+            report.gauge.abandon();
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            report.gauge.abandon();
+            invocation.error(error)
+        }
     }
 }
 
 /// Prints what comes out.
 struct Report<'a> {
     program: &'a str,
-    progress: bool,
-    shown: Option<Instant>,
+    gauge: Gauge,
 }
 
 impl VerifyObserver for Report<'_> {
     fn found(&mut self, finding: &Finding) {
-        let mut stderr = std::io::stderr().lock();
-        let _ = writeln!(stderr, "{}: error: {finding}", self.program);
+        self.gauge.say(&format!("{}: error: {finding}", self.program));
         if let Some(detail) = finding.detail() {
-            let _ = writeln!(stderr, "{}: detail: {detail}", self.program);
+            self.gauge.say(&format!("{}: detail: {detail}", self.program));
         }
     }
 
     fn progress(&mut self, done: u64, total: u64, finished: bool) {
-        let now = Instant::now();
-        let recent = self.shown.is_some_and(|shown| now.duration_since(shown) < Duration::from_secs(1));
-        if !self.progress || (recent && !finished) {
-            return;
-        }
-        self.shown = Some(now);
-        let mut stderr = std::io::stderr().lock();
-        let end = if !finished && stderr.is_terminal() { '\r' } else { '\n' };
-        let _ = write!(stderr, "{}{end}", progress_line(done, total));
+        self.gauge.show(done, total, finished, || progress_line(done, total));
     }
 }
 

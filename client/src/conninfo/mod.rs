@@ -14,7 +14,9 @@ mod text;
 
 use std::collections::BTreeMap;
 
-use self::keyword::{KEYWORDS, UNSUPPORTED, VALUES};
+use backstop_protocol::version::ServerVersion;
+
+use self::keyword::{KEYWORDS, Keyword, UNSUPPORTED, VALUES};
 
 /// A connection string or a parameter that is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,15 +34,17 @@ pub struct Conninfo {
 }
 
 impl Conninfo {
-    /// Reads `text`: a URI, a string of `key=value` pairs, or, without an equals sign, the name of a database.
+    /// Reads `text`: a URI, or a string of `key=value` pairs.
     pub fn parse(text: &str) -> Result<Self, ConninfoError> {
         text::parse(text)
     }
 
     /// Sets a parameter; the last value counts.
     pub fn set(&mut self, keyword: &str, value: &str) -> Result<(), ConninfoError> {
-        let known = KEYWORDS.iter().find(|(known, _)| *known == keyword);
-        let Some((keyword, _)) = known else { return refuse(format!("invalid connection option \"{keyword}\"")) };
+        let known = KEYWORDS.iter().find(|known| known.name == keyword);
+        let Some(Keyword { name: keyword, .. }) = known else {
+            return refuse(format!("invalid connection option \"{keyword}\""));
+        };
         if value.contains('\0') {
             return refuse(format!("invalid value of connection option \"{keyword}\""));
         }
@@ -67,11 +71,11 @@ impl Conninfo {
         if let Some(name) = service {
             service::fill(self, &name, &environment)?;
         }
-        for (keyword, variable) in KEYWORDS {
-            if !self.is_set(keyword)
+        for Keyword { name, variable, .. } in KEYWORDS {
+            if !self.is_set(name)
                 && let Some(value) = variable.and_then(&environment)
             {
-                self.values.insert(keyword, value);
+                self.values.insert(name, value);
             }
         }
         // The word for it before there were modes.
@@ -123,15 +127,34 @@ impl Conninfo {
         text.trim().parse().map(Some).map_err(|error| ConninfoError(invalid(error)))
     }
 
-    /// The parameters in the form that `primary_conninfo` takes: without those that say what this connection is for.
+    /// The parameters in the form that `primary_conninfo` takes: without those that say what this connection is for, and with
+    /// the defaults of `release`, as its own `pg_basebackup` writes them. A parameter that `release` does not know is left
+    /// out: a standby would not connect with it.
     ///
-    /// `dbname` stands last, and only if the connection string named it: since 17 a standby may need it to synchronize slots.
-    pub fn to_primary_conninfo(&self) -> String {
-        let skipped = ["service", "dbname", "replication", "fallback_application_name"];
-        let keywords = KEYWORDS.iter().map(|(keyword, _)| *keyword).filter(|keyword| !skipped.contains(keyword));
-        let pairs = keywords.chain(["dbname"]);
-        let pairs = pairs.filter_map(|keyword| Some(format!("{keyword}={}", text::quoted(self.get(keyword)?))));
-        pairs.collect::<Vec<_>>().join(" ")
+    /// `dbname` stands last, and since 17, when a standby may need it to synchronize slots.
+    pub fn to_primary_conninfo(&self, release: ServerVersion) -> String {
+        let mut pairs = Vec::new();
+        let mut write = |keyword: &str, value: &str| pairs.push(format!("{keyword}={}", text::quoted(value)));
+        let skipped = ["dbname", "replication", "fallback_application_name"];
+        let known = |keyword: &&Keyword| keyword.since <= release && !skipped.contains(&keyword.name);
+        let passfile = self.get("password").is_none().then(server::default_passfile).flatten();
+        for Keyword { name, default, .. } in KEYWORDS.iter().filter(known) {
+            let default = match *name {
+                "sslmode" if self.get("sslrootcert") == Some("system") => Some("verify-full"),
+                "sslcompression" if release < ServerVersion::V11 => Some("1"),
+                "passfile" => passfile.as_deref(),
+                _ => *default,
+            };
+            if let Some(value) = self.get(name).or(default) {
+                write(name, value);
+            }
+        }
+        if release >= ServerVersion::V17
+            && let Some(database) = self.get("dbname")
+        {
+            write("dbname", database);
+        }
+        pairs.join(" ")
     }
 }
 
@@ -168,8 +191,6 @@ mod tests {
             "sslkeylogfile=x",
             "target_session_attrs=master",
             "load_balance_hosts=yes",
-            "connect_timeout=soon",
-            "keepalives_idle=x",
             "port=0",
             "port=65536",
             "port=x",
@@ -197,11 +218,9 @@ mod tests {
         connection option "sslkeylogfile" is not supported by this client
         invalid target_session_attrs value: "master"
         invalid load_balance_hosts value: "yes"
-        invalid integer value "soon" for connection option "connect_timeout"
-        invalid integer value "x" for connection option "keepalives_idle"
         invalid port number: "0"
         invalid port number: "65536"
-        invalid port number: "x"
+        invalid integer value "x" for connection option "port"
         could not match 2 port numbers to 3 hosts
         could not match 2 host names to 1 hostaddr values
         could not parse network address "nonsense": Name or service not known
@@ -222,7 +241,16 @@ mod tests {
 
     #[test]
     fn writes_primary_conninfo() {
-        let conninfo = parse("host=/tmp user=o\\'k dbname=x port=5433 service=s");
-        assert_eq!(conninfo.to_primary_conninfo(), r"user='o\'k' host='/tmp' port=5433 dbname=x");
+        let conninfo =
+            parse("host=/tmp user=o\\'k password=secret dbname=x service=s replication=true sslrootcert=system");
+        let releases =
+            [ServerVersion::V9_1, ServerVersion::V10, ServerVersion::V12, ServerVersion::V15, ServerVersion::V18];
+        insta::assert_snapshot!(releases.map(|release| conninfo.to_primary_conninfo(release)).join("\n"), @r#"
+        user='o\'k' password=secret host='/tmp' port=5432 sslmode='verify-full' sslrootcert=system krbsrvname=postgres
+        user='o\'k' password=secret host='/tmp' port=5432 sslmode='verify-full' sslcompression=1 sslrootcert=system krbsrvname=postgres target_session_attrs=any
+        user='o\'k' password=secret host='/tmp' port=5432 sslmode='verify-full' sslcompression=0 sslrootcert=system gssencmode=prefer krbsrvname=postgres target_session_attrs=any
+        user='o\'k' password=secret channel_binding=prefer host='/tmp' port=5432 sslmode='verify-full' sslcompression=0 sslrootcert=system sslsni=1 ssl_min_protocol_version=TLSv1.2 gssencmode=prefer krbsrvname=postgres target_session_attrs=any
+        service=s user='o\'k' password=secret channel_binding=prefer host='/tmp' port=5432 sslmode='verify-full' sslnegotiation=postgres sslcompression=0 sslcertmode=allow sslrootcert=system sslsni=1 ssl_min_protocol_version=TLSv1.2 gssencmode=prefer krbsrvname=postgres gssdelegation=0 target_session_attrs=any load_balance_hosts=disable dbname=x
+        "#);
     }
 }

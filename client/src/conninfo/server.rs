@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Conninfo, ConninfoError, passfile, refuse};
-use crate::connector::{Address, Host, Keepalive, NetConnector};
+use crate::connector::{Address, Host, NetConnector};
+use crate::keepalive::Keepalive;
 use crate::login::{ChannelBinding, Login, Methods, SessionKind};
 use crate::tls::{CertificateFile, Encryption, Mode, Roots, TlsParameters, TlsVersion};
 
@@ -13,7 +14,10 @@ impl Conninfo {
     /// Opens connections to [`hosts`](Self::hosts), as the parameters want them.
     pub fn connector(&self) -> Result<NetConnector, ConninfoError> {
         let mut connector = NetConnector::new(self.hosts()?);
-        connector.keepalive(self.keepalive()?);
+        connector.keepalive(self.keepalive().map_err(|error| error.0));
+        if let Err(error) = self.connect_timeout() {
+            connector.refuse(error.0);
+        }
         if self.get("load_balance_hosts") == Some("random") {
             connector.shuffle();
         }
@@ -44,8 +48,11 @@ impl Conninfo {
         let host = |index: usize| {
             let (name, address) = (at(&names, index), at(&addresses, index));
             let port = ports.get(index).or(ports.first()).copied().unwrap_or_default();
-            let number = if port.is_empty() { Ok(5432) } else { port.parse::<u16>() };
-            let Some(port) = number.ok().filter(|port| *port > 0) else {
+            let number = if port.is_empty() { Ok(5432) } else { port.parse::<i32>() };
+            let Ok(number) = number else {
+                return refuse(format!("invalid integer value \"{port}\" for connection option \"port\""));
+            };
+            let Some(port) = u16::try_from(number).ok().filter(|port| *port > 0) else {
                 return refuse(format!("invalid port number: \"{port}\""));
             };
             if address.is_empty() {
@@ -70,8 +77,12 @@ impl Conninfo {
         self.get("dbname").unwrap_or("replication").clone_into(&mut login.database);
         login.password = self.get("password").map(str::to_owned);
         login.session_options = self.get("options").map(str::to_owned);
-        login.client_encoding = self.get("client_encoding").map(str::to_owned);
-        login.connect_timeout = self.connect_timeout()?;
+        // What is said here is said in UTF-8, whatever the locale.
+        let encoding = |encoding: &str| if encoding == "auto" { "UTF8" } else { encoding }.to_owned();
+        login.client_encoding = self.get("client_encoding").map(encoding);
+        // What it is wrong with, the connector says.
+        login.connect_timeout = self.connect_timeout().unwrap_or_default();
+        login.require_certificate = self.get("sslcertmode") == Some("require");
         login.channel_binding = match self.get("channel_binding") {
             Some("disable") => ChannelBinding::Disable,
             Some("require") => ChannelBinding::Require,
@@ -96,8 +107,8 @@ impl Conninfo {
         if login.password.is_some() {
             return Vec::new();
         }
-        let default = || std::env::home_dir().map(|home| home.join(".pgpass"));
-        let Some(file) = self.get("passfile").map(PathBuf::from).or_else(default) else { return Vec::new() };
+        let file = self.get("passfile").map(str::to_owned).or_else(default_passfile);
+        let Some(file) = file.map(PathBuf::from) else { return Vec::new() };
         let text = match passfile::read(&file) {
             Ok(text) => text,
             Err(warning) => return vec![warning],
@@ -184,14 +195,13 @@ impl Conninfo {
             Some(CertificateFile { path, given: false })
         };
         let certificate = self.get("sslcertmode").unwrap_or("allow");
-        if certificate == "require" && self.get("sslcert").is_none_or(|path| !Path::new(path).exists()) {
-            return refuse("sslcertmode value \"require\" needs a certificate (see sslcert)");
-        }
         let parameters = TlsParameters {
             roots: if system { Roots::System } else { Roots::File(file("sslrootcert", "root.crt")) },
             revoked: file("sslcrl", "root.crl"),
+            revoked_in: self.get("sslcrldir").map(PathBuf::from),
             certificate: file("sslcert", "postgresql.crt").filter(|_| certificate != "disable"),
             key: file("sslkey", "postgresql.key"),
+            key_password: self.get("sslpassword").map(str::to_owned),
             oldest: self.tls_version("ssl_min_protocol_version")?,
             newest: self.tls_version("ssl_max_protocol_version")?,
             server_name: self.get("sslsni") != Some("0"),
@@ -212,6 +222,11 @@ impl Conninfo {
             _ => refuse(format!("invalid {keyword} value: \"{text}\"")),
         }
     }
+}
+
+/// The password file of whoever names none.
+pub(super) fn default_passfile() -> Option<String> {
+    Some(std::env::home_dir()?.join(".pgpass").to_str()?.to_owned())
 }
 
 /// The directory of Unix sockets: where packages put it if that exists, else where the source puts it.
@@ -243,6 +258,43 @@ mod tests {
             [Host { at: at("::1"), ..tcp("a", 5432) }, Host { at: at("127.0.0.1"), ..tcp("b", 5432) }]
         );
         assert_eq!(hosts("hostaddr=::1"), [Host { at: at("::1"), ..tcp("::1", 5432) }]);
+    }
+
+    /// What the kernel was told of a connection that this string makes: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, and
+    /// TCP_USER_TIMEOUT.
+    async fn socket(text: &str) -> std::io::Result<(bool, u64, u64, u32, u32)> {
+        use rustix::net::sockopt;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let text = format!("host=127.0.0.1 port={} {text}", address.port());
+        let connector = Conninfo::parse(&text).expect("pairs").connector().expect("a connector");
+        let stream = connector.open_tcp(address).await?;
+        assert!(stream.nodelay()?, "{text}");
+        Ok((
+            sockopt::socket_keepalive(&stream)?,
+            sockopt::tcp_keepidle(&stream)?.as_secs(),
+            sockopt::tcp_keepintvl(&stream)?.as_secs(),
+            sockopt::tcp_keepcnt(&stream)?,
+            sockopt::tcp_user_timeout(&stream)?,
+        ))
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_a_socket_is_true_of_it() {
+        let all = "keepalives_idle=31 keepalives_interval=7 keepalives_count=4 tcp_user_timeout=4321";
+        assert_eq!(socket(all).await.expect("a connection"), (true, 31, 7, 4, 4321));
+        let (on, idle, interval, count, timeout) = socket("").await.expect("a connection");
+        assert!(on && timeout == 0, "the system's own");
+        // libpq leaves the system's own where a value is no number above zero.
+        let none = "keepalives=1 keepalives_idle=0 keepalives_interval=-1 keepalives_count=0 tcp_user_timeout=-5";
+        assert_eq!(socket(none).await.expect("a connection"), (true, idle, interval, count, 0));
+        // Without keepalives the rest of them is not looked at.
+        let off = socket(&format!("keepalives=0 {all}")).await.expect("a connection");
+        assert_eq!(off, (false, idle, interval, count, 4321));
+        for wrong in ["keepalives_idle=x", "keepalives=yes", "tcp_user_timeout=1s"] {
+            let error = socket(wrong).await.expect_err(wrong).to_string();
+            assert!(error.starts_with("invalid integer value \""), "{wrong}: {error}");
+        }
     }
 
     #[test]

@@ -2,15 +2,13 @@
 
 use super::{Conninfo, ConninfoError, refuse};
 
-/// Reads `text`: a URI, a string of `key=value` pairs, or, without an equals sign, the name of a database.
+/// Reads `text`: a URI, or a string of `key=value` pairs.
 pub(super) fn parse(text: &str) -> Result<Conninfo, ConninfoError> {
     let mut conninfo = Conninfo::default();
     if let Some(rest) = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://")) {
         parse_uri(&mut conninfo, text, rest)?;
-    } else if text.contains('=') {
-        parse_pairs(&mut conninfo, text)?;
     } else {
-        conninfo.set("dbname", text)?;
+        parse_pairs(&mut conninfo, text)?;
     }
     Ok(conninfo)
 }
@@ -165,7 +163,7 @@ mod tests {
         assert_eq!(conninfo.get("user"), Some("o'k"));
         assert_eq!(conninfo.get("password"), Some("a b"));
         assert_eq!(conninfo.get("application_name"), None);
-        assert_eq!(read("postgres").get("dbname"), Some("postgres"));
+        assert_eq!(read("  "), Conninfo::default());
     }
 
     #[test]
@@ -185,6 +183,7 @@ mod tests {
             "host='x",
             "a b=c",
             "host=x user",
+            "postgres",
             "postgresql://h?nosuch=1",
             "postgresql://h?user",
             "postgresql://h?user=a=b",
@@ -201,6 +200,7 @@ mod tests {
         unterminated quoted string in connection info string
         missing "=" after "a" in connection info string
         missing "=" after "user" in connection info string
+        missing "=" after "postgres" in connection info string
         invalid URI query parameter: "nosuch"
         missing key/value separator "=" in URI query parameter: "user"
         extra key/value separator "=" in URI query parameter: "user"

@@ -9,10 +9,12 @@ mod copies;
 mod rows;
 
 use backstop_protocol::backend::BackendMessage;
+use backstop_protocol::base_backup::profile;
 use backstop_protocol::version::ServerVersion;
 use bytes::Bytes;
 
-pub(crate) use self::rows::{Position, Tablespace, read_end, read_start, read_tablespaces};
+pub use self::rows::Tablespace;
+pub(crate) use self::rows::{Position, read_end, read_start, read_tablespaces};
 
 use self::archive_stream::ArchiveStream;
 use self::copies::Copies;
@@ -57,12 +59,13 @@ pub(crate) enum Receiver {
 }
 
 impl Receiver {
-    /// For a server of `version` that announced `tablespaces`, calls their archives `names`, was, or was not, asked for a
+    /// For a server of `version` that announced `tablespaces`, calls their archives `names`, sends a `profile` behind them, was, or was not, asked for a
     /// manifest, and sends it all `here`, or elsewhere.
     pub(crate) fn new(
         version: ServerVersion,
         tablespaces: &[Tablespace],
         names: &[String],
+        profile: bool,
         manifest: bool,
         here: bool,
         weakness: Weakness,
@@ -70,9 +73,11 @@ impl Receiver {
         if version.has_archive_stream() {
             let announced = tablespaces.iter().zip(names);
             let announced = announced.map(|(tablespace, name)| (name.clone(), tablespace.location.clone()));
+            let profile = profile.then(|| (profile::FILE_NAME.to_owned(), Vec::new()));
+            let announced = announced.chain(profile);
             Self::ArchiveStream(ArchiveStream::new(announced.collect(), manifest, here, weakness))
         } else {
-            Self::Copies(Copies::new(tablespaces.len(), manifest))
+            Self::Copies(Copies::new(tablespaces.len() + usize::from(profile), manifest))
         }
     }
 

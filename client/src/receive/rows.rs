@@ -28,24 +28,24 @@ pub(crate) struct Position {
 
 /// One row of the tablespace list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tablespace {
+pub struct Tablespace {
     /// None for the base directory.
-    pub(crate) oid: Option<u32>,
+    pub oid: Option<u32>,
     /// Where it is on the server: absolute, `pg_tblspc/<oid>` for one inside the data directory, empty for the base directory.
     /// Untrusted.
-    pub(crate) location: Vec<u8>,
+    pub location: Vec<u8>,
     /// The server's estimate in kB.
-    pub(crate) size: Option<u64>,
+    pub size: Option<u64>,
 }
 
 impl Tablespace {
     /// `base.tar`, `16391.tar`.
-    pub(crate) fn archive_name(&self) -> String {
+    pub fn archive_name(&self) -> String {
         self.oid.map_or_else(|| "base.tar".to_owned(), |oid| format!("{oid}.tar"))
     }
 
     /// Whether it is a directory inside the data directory (`allow_in_place_tablespaces`) instead of a link.
-    pub(crate) fn in_place(&self) -> bool {
+    pub fn in_place(&self) -> bool {
         self.oid.is_some() && !self.location.starts_with(b"/")
     }
 }

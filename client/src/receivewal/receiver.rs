@@ -19,11 +19,15 @@ use crate::error::ClientError;
 use crate::mutation::Mutation;
 use crate::observer::Phase;
 use crate::session;
+use crate::start_up::cancel_backup;
 use crate::tree::Modes;
 use crate::wal_stream;
 
 /// `RECONNECT_SLEEP_TIME`
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest that telling the server to stop may take.
+const CANCELLATION: Duration = Duration::from_secs(3);
 
 /// Receives WAL into an archive, until the end position has come or `stop` holds true.
 ///
@@ -95,6 +99,7 @@ impl Receiver<'_> {
         let Some(connection) =
             self.unless_stopped(connect(self.connector, self.options, Arc::clone(&self.observer))).await
         else {
+            self.cancel().await;
             return Ok(());
         };
         let mut connection = Some(connection?);
@@ -144,17 +149,28 @@ impl Receiver<'_> {
         }
     }
 
+    /// Tells the server that nobody waits for an answer any more.
+    async fn cancel(&self) {
+        let _ = tokio::time::timeout(CANCELLATION, cancel_backup(self.connector, &self.options.login)).await;
+    }
+
     /// One connection, from its first command to its end.
     async fn session(&mut self, first: Option<(Connection, Modes)>) -> Result<(), Trouble> {
         let opened = match first {
             Some(opened) => Some(Ok(opened)),
             None => self.unless_stopped(connect(self.connector, self.options, Arc::clone(&self.observer))).await,
         };
-        let Some(opened) = opened else { return Ok(()) };
+        let Some(opened) = opened else {
+            self.cancel().await;
+            return Ok(());
+        };
         let (mut connection, modes) = opened?;
         self.archive.set_modes(modes);
         let (options, before) = (self.options, self.owner);
-        let Some(found) = self.unless_stopped(set_up(&mut connection, options, before)).await else { return Ok(()) };
+        let Some(found) = self.unless_stopped(set_up(&mut connection, options, before)).await else {
+            self.cancel().await;
+            return Ok(());
+        };
         let (owner, server) = found?;
         self.owner = Some(owner);
         let observer = Arc::clone(&self.observer);
@@ -163,7 +179,10 @@ impl Receiver<'_> {
             start
         } else {
             let asking = slot::start_of(&mut connection, options.slot.as_deref());
-            let Some(asked) = self.unless_stopped(asking).await else { return Ok(()) };
+            let Some(asked) = self.unless_stopped(asking).await else {
+                self.cancel().await;
+                return Ok(());
+            };
             asked?.unwrap_or(server)
         };
         if start.timeline > server.timeline {

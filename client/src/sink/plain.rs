@@ -22,11 +22,12 @@ use crate::receive::Tablespace;
 use crate::tree::Tree;
 
 const CONTROL: &[u8] = b"global/pg_control";
-const CONTROL_UNPUBLISHED: &[u8] = b"global/pg_control.tmp";
+pub(crate) const CONTROL_UNPUBLISHED: &[u8] = b"global/pg_control.tmp";
 const MANIFEST: &[u8] = b"backup_manifest";
 const MANIFEST_UNPUBLISHED: &[u8] = b"backup_manifest.tmp";
 
-pub(super) struct Plain {
+/// A data directory and the directories of its tablespaces.
+pub(crate) struct Plain {
     // Dropped in this order: what lies inside of something else goes first.
     waldir: Option<Tree>,
     /// By index in the list; none for the base directory and for tablespaces inside of it.
@@ -39,7 +40,8 @@ pub(super) struct Plain {
 }
 
 impl Plain {
-    pub(super) fn open(directory: &Path, waldir: Option<&Path>, settings: SinkSettings) -> Result<Self, ClientError> {
+    /// Makes the directories, or takes them if they are there and empty.
+    pub(crate) fn open(directory: &Path, waldir: Option<&Path>, settings: SinkSettings) -> Result<Self, ClientError> {
         if let Some(waldir) = waldir
             && !waldir.is_absolute()
         {
@@ -106,6 +108,27 @@ impl Plain {
             (Some(waldir), Some(name)) => (waldir, name),
             _ => (&mut self.base, &member.path),
         }
+    }
+
+    /// The tree of the tablespace with this index, or of the data directory: also for those that are inside of it.
+    pub(crate) fn tree(&mut self, tablespace: Option<usize>) -> &mut Tree {
+        match tablespace.and_then(|index| self.tablespaces.get_mut(index)) {
+            Some(Some(tree)) => tree,
+            _ => &mut self.base,
+        }
+    }
+
+    /// Where the tablespace with this index is; none if it is inside the data directory.
+    pub(crate) fn location(&self, tablespace: usize) -> Option<&Path> {
+        self.tablespaces.get(tablespace)?.as_ref().map(Tree::path)
+    }
+
+    /// Makes the link of a tablespace.
+    pub(crate) fn link(&mut self, name: &[u8], tablespace: usize) -> Result<(), ClientError> {
+        let Some(target) = self.location(tablespace).map(Path::to_path_buf) else {
+            return Err(ClientError::Incomplete("a link to an unknown tablespace".to_owned()));
+        };
+        self.base.create_link(name, &target)
     }
 
     fn trees(&mut self) -> impl Iterator<Item = &mut Tree> {
@@ -189,12 +212,7 @@ impl Sink for Plain {
                 {
                     return self.base.create_link(&member.path, Path::new(std::ffi::OsStr::from_bytes(target)));
                 }
-                let Some(Some(target)) = self.tablespaces.get(tablespace).map(|tree| tree.as_ref().map(Tree::path))
-                else {
-                    return Err(ClientError::Incomplete("a link to an unknown tablespace".to_owned()));
-                };
-                let target = target.to_path_buf();
-                self.base.create_link(&member.path, &target)
+                self.link(&member.path, tablespace)
             }
         }
     }
@@ -225,9 +243,24 @@ impl Sink for Plain {
                 .map_err(ClientError::local("write to file", self.base.full(MANIFEST_UNPUBLISHED)))?;
             self.manifest = true;
         }
-        if self.settings.sync {
-            let method = self.settings.sync_method;
-            self.trees().try_for_each(|tree| tree.sync(method))?;
+        Ok(())
+    }
+
+    fn sync_some(&mut self) -> Result<bool, ClientError> {
+        let method = self.settings.sync_method;
+        for tree in self.trees() {
+            if !tree.sync_some(method)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn profile(&mut self, text: &[u8], listed: bool) -> Result<(), ClientError> {
+        for (name, content) in super::profile_files(text, listed) {
+            let mut file = self.base.create_file(name.as_bytes())?;
+            let full = self.base.full(name.as_bytes());
+            file.write_all(&content).map_err(ClientError::local("write to file", full))?;
         }
         Ok(())
     }

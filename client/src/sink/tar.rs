@@ -239,13 +239,26 @@ impl Sink for TarDirectory {
         Ok(())
     }
 
+    fn profile(&mut self, text: &[u8], listed: bool) -> Result<(), ClientError> {
+        for (name, content) in super::profile_files(text, listed) {
+            let (mut file, path) = self.create(name)?;
+            file.write_all(&content).map_err(ClientError::local("write to file", path))?;
+            self.names.push(name.to_owned());
+        }
+        Ok(())
+    }
+
     fn finish(&mut self, manifest: Option<&[u8]>) -> Result<(), ClientError> {
         if let Some(manifest) = manifest {
             let (mut file, path) = self.create(MANIFEST)?;
             file.write_all(manifest).map_err(ClientError::local("write to file", path))?;
             self.manifest = true;
         }
-        if self.settings.sync { self.tree.sync(self.settings.sync_method) } else { Ok(()) }
+        Ok(())
+    }
+
+    fn sync_some(&mut self) -> Result<bool, ClientError> {
+        self.tree.sync_some(self.settings.sync_method)
     }
 
     fn publish(&mut self) -> Result<(), ClientError> {
@@ -275,14 +288,14 @@ impl Sink for TarDirectory {
 /// One tar file on a stream. The manifest is its last member; without that and the two zero blocks behind it, what a reader of
 /// the stream has got is no backup.
 pub(super) struct TarStream {
-    rewriter: Rewriter<Box<dyn Write + Send>>,
+    rewriter: Rewriter<Box<dyn Write + Send + Sync>>,
     settings: SinkSettings,
 }
 
 impl TarStream {
     /// # Errors
     /// A compression that does not start.
-    pub(super) fn new(out: Box<dyn Write + Send>, settings: SinkSettings) -> Result<Self, ClientError> {
+    pub(super) fn new(out: Box<dyn Write + Send + Sync>, settings: SinkSettings) -> Result<Self, ClientError> {
         let out = Encoder::new(out, &settings.compression.stored()).map_err(stream_error)?;
         Ok(Self { rewriter: Rewriter::new(out, &settings), settings })
     }
@@ -324,6 +337,13 @@ impl Sink for TarStream {
 
     fn end_archive(&mut self) -> Result<(), ClientError> {
         self.rewriter.add_recovery(&self.settings).map_err(stream_error)
+    }
+
+    fn profile(&mut self, text: &[u8], listed: bool) -> Result<(), ClientError> {
+        let (mode, now) = (self.settings.modes.file(), self.settings.clock.unix_seconds());
+        let writer = &mut self.rewriter.writer;
+        let mut files = super::profile_files(text, listed).into_iter();
+        files.try_for_each(|(name, content)| writer.file(name.as_bytes(), mode, now, &content)).map_err(stream_error)
     }
 
     fn finish(&mut self, manifest: Option<&[u8]>) -> Result<(), ClientError> {

@@ -12,9 +12,9 @@ use crate::error::ClientError;
 use crate::options::SyncMethod;
 use crate::tree::{Modes, Tree};
 
-/// Keeps segments as they arrive.
-pub(crate) trait WalFiles: Send {
-    /// A segment of `size` bytes begins.
+/// Keeps WAL as it is streamed: segments one after another, and timeline history files between them.
+pub trait WalFiles: Send + Sync {
+    /// A segment of `size` bytes begins: `000000010000000000000002`.
     fn begin(&mut self, name: &str, size: u64) -> Result<(), ClientError>;
 
     /// The next bytes of the segment.
@@ -24,13 +24,20 @@ pub(crate) trait WalFiles: Send {
     /// backup from archiving it again. With `sync` it is on disk afterwards.
     fn end(&mut self, done: bool, sync: bool) -> Result<(), ClientError>;
 
-    /// A timeline history file.
+    /// A timeline history file: `00000002.history`.
     fn history(&mut self, name: &str, content: &[u8], sync: bool) -> Result<(), ClientError>;
 
-    /// Everything arrived.
-    fn finish(&mut self, sync: bool) -> Result<(), ClientError>;
+    /// Everything up to the end position arrived. Called before [`Sink::finish`](super::Sink::finish).
+    fn finish(&mut self) -> Result<(), ClientError> {
+        Ok(())
+    }
 
-    /// What was made stays.
+    /// As [`Sink::sync_some`](super::Sink::sync_some); called after [`finish`](Self::finish).
+    fn sync_some(&mut self) -> Result<bool, ClientError> {
+        Ok(true)
+    }
+
+    /// What was made stays, even if this is dropped.
     fn keep(&mut self);
 }
 
@@ -51,10 +58,6 @@ impl WalFiles for Nowhere {
     }
 
     fn history(&mut self, _name: &str, _content: &[u8], _sync: bool) -> Result<(), ClientError> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _sync: bool) -> Result<(), ClientError> {
         Ok(())
     }
 
@@ -108,8 +111,8 @@ impl WalFiles for WalDirectory {
         self.write_file(&format!("archive_status/{name}.done"), b"", sync)
     }
 
-    fn finish(&mut self, sync: bool) -> Result<(), ClientError> {
-        if sync { self.tree.sync(self.sync_method) } else { Ok(()) }
+    fn sync_some(&mut self) -> Result<bool, ClientError> {
+        self.tree.sync_some(self.sync_method)
     }
 
     fn keep(&mut self) {
@@ -175,11 +178,14 @@ impl WalFiles for WalTar {
         self.sync(sync)
     }
 
-    fn finish(&mut self, sync: bool) -> Result<(), ClientError> {
+    fn finish(&mut self) -> Result<(), ClientError> {
         let ended = self.writer.finish().and_then(|()| self.writer.get_mut().finish());
-        ended.map_err(ClientError::local("write file", &self.path))?;
-        let synced = if sync { self.writer.get_mut().get_mut().sync_all() } else { Ok(()) };
-        synced.map_err(ClientError::local("fsync file", &self.path))
+        ended.map_err(ClientError::local("write file", &self.path))
+    }
+
+    fn sync_some(&mut self) -> Result<bool, ClientError> {
+        let synced = self.writer.get_mut().get_mut().sync_all();
+        synced.map(|()| true).map_err(ClientError::local("fsync file", &self.path))
     }
 
     fn keep(&mut self) {}

@@ -4,6 +4,7 @@
 //! Only `verify-full` looks at names.
 
 mod certificate;
+mod identity;
 mod verifier;
 
 use std::io;
@@ -17,6 +18,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
+pub(crate) use self::identity::Shown;
+
+use self::identity::Identity;
 use self::verifier::Verifier;
 use crate::connector::BoxStream;
 
@@ -95,10 +99,14 @@ pub struct TlsParameters {
     pub roots: Roots,
     /// `sslcrl`.
     pub revoked: Option<CertificateFile>,
+    /// `sslcrldir`.
+    pub revoked_in: Option<PathBuf>,
     /// `sslcert`.
     pub certificate: Option<CertificateFile>,
     /// `sslkey`.
     pub key: Option<CertificateFile>,
+    /// `sslpassword`.
+    pub key_password: Option<String>,
     /// `ssl_min_protocol_version`.
     pub oldest: Option<TlsVersion>,
     /// `ssl_max_protocol_version`.
@@ -113,8 +121,10 @@ impl TlsParameters {
     const NOTHING: Self = Self {
         roots: Roots::File(None),
         revoked: None,
+        revoked_in: None,
         certificate: None,
         key: None,
+        key_password: None,
         oldest: None,
         newest: None,
         server_name: true,
@@ -129,7 +139,7 @@ impl TlsParameters {
     }
 
     /// What rustls needs to know.
-    fn config(&self, mode: Mode, host: &str) -> Result<ClientConfig, String> {
+    fn config(&self, mode: Mode, host: &str) -> Result<(ClientConfig, Arc<Identity>), String> {
         let text = |error: rustls::Error| format!("could not create SSL context: {error}");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let (oldest, newest) = (self.oldest.unwrap_or(TlsVersion::Tls12), self.newest.unwrap_or(TlsVersion::Tls13));
@@ -142,19 +152,21 @@ impl TlsParameters {
             (mode == Mode::VerifyFull).then(|| host.to_owned()),
             Arc::clone(&provider),
         )?;
-        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).map_err(text)?;
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match self.identity()? {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
+        let identity = match self.identity()? {
+            None => Identity::none(),
+            Some((chain, key)) => Identity::new(chain, key, &provider).map_err(|error| {
                 let (certificate, key) = (path_of(self.certificate.as_ref()), path_of(self.key.as_ref()));
                 format!("certificate \"{certificate}\" does not match private key file \"{key}\": {error}")
             })?,
         };
+        let identity = Arc::new(identity);
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).map_err(text)?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = builder.with_client_cert_resolver(Arc::clone(&identity) as _);
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.enable_sni = self.server_name;
         config.resumption = Resumption::disabled();
-        Ok(config)
+        Ok((config, identity))
     }
 
     /// The trusted authorities; none if certificates are not verified.
@@ -190,12 +202,18 @@ impl TlsParameters {
     }
 
     fn revoked(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-        let Some(file) = self.revoked.as_ref().filter(|file| file.given || file.path.exists()) else {
-            return Ok(Vec::new());
-        };
-        let pem = read("certificate revocation list", &file.path)?;
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
-        lists.map_err(|error| format!("could not read revocation list \"{}\": {error}", file.path.display()))
+        let file = self.revoked.as_ref().filter(|file| file.given || file.path.exists());
+        let mut files: Vec<PathBuf> = file.map(|file| file.path.clone()).into_iter().collect();
+        files.extend(self.revoked_in.as_deref().map(hashed_lists).unwrap_or_default());
+        let mut lists = Vec::new();
+        for file in files {
+            let pem = read("certificate revocation list", &file)?;
+            let read: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+            lists.extend(
+                read.map_err(|error| format!("could not read revocation list \"{}\": {error}", file.display()))?,
+            );
+        }
+        Ok(lists)
     }
 
     /// The client's own certificate and its key.
@@ -217,16 +235,32 @@ impl TlsParameters {
         };
         check_key_file(&key.path)?;
         let pem = read("private key", &key.path)?;
-        let unusable = |error| {
-            // rustls takes no keys that a password protects.
-            format!("could not load private key file \"{}\": {error}", key.path.display())
+        let unusable = |error: String| format!("could not load private key file \"{}\": {error}", key.path.display());
+        let key = match identity::decrypt(&pem, self.key_password.as_deref()) {
+            Some(decrypted) => decrypted.map_err(unusable)?,
+            None => PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unusable(error.to_string()))?,
         };
-        Ok(Some((chain, PrivateKeyDer::from_pem_slice(&pem).map_err(unusable)?)))
+        Ok(Some((chain, key)))
     }
 }
 
 fn path_of(file: Option<&CertificateFile>) -> String {
     file.map(|file| file.path.display().to_string()).unwrap_or_default()
+}
+
+/// The lists in a directory that `openssl rehash` keeps: `1234abcd.r0`. Like OpenSSL, it takes what is there.
+fn hashed_lists(directory: &Path) -> Vec<PathBuf> {
+    let hashed = |path: &PathBuf| {
+        let (hash, number) = (path.file_stem(), path.extension().and_then(|end| end.to_str()));
+        let number = number.and_then(|end| end.strip_prefix('r'));
+        hash.and_then(|hash| hash.to_str())
+            .is_some_and(|hash| hash.len() == 8 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            && number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+    };
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    let mut lists: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(hashed).collect();
+    lists.sort();
+    lists
 }
 
 /// Reads a file that is no larger than such files are.
@@ -269,6 +303,8 @@ pub(crate) struct Encrypted {
     pub(crate) stream: BoxStream,
     /// The channel binding `tls-server-end-point`, if the server's certificate has one.
     pub(crate) end_point: Option<Vec<u8>>,
+    /// What became of the client's certificate.
+    pub(crate) certificate: Shown,
 }
 
 /// Encrypts `stream` to `host`. The error is what libpq would say.
@@ -277,7 +313,7 @@ pub(crate) async fn encrypt(stream: BoxStream, encryption: &Encryption, host: &s
     if *mode == Mode::VerifyFull && host.is_empty() {
         return Err("host name must be specified for a verified SSL connection".to_owned());
     }
-    let config = tls.config(*mode, host)?;
+    let (config, identity) = tls.config(*mode, host)?;
     // What is no name of DNS is not sent, and verified by the verifier only.
     let name = ServerName::try_from(host.to_owned());
     let name = name.unwrap_or_else(|_| ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()));
@@ -288,7 +324,7 @@ pub(crate) async fn encrypt(stream: BoxStream, encryption: &Encryption, host: &s
     }
     let end_point = session.peer_certificates().and_then(<[_]>::first);
     let end_point = end_point.and_then(|certificate| certificate::end_point(certificate));
-    Ok(Encrypted { stream: Box::new(stream), end_point })
+    Ok(Encrypted { stream: Box::new(stream), end_point, certificate: identity.shown() })
 }
 
 /// Why there is no encryption.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use backstop_protocol::base_backup::options::ManifestOption;
+use backstop_protocol::lsn::Lsn;
 use clap::{ArgAction, Parser};
 
 use super::super::connection::ConnectionArguments;
@@ -32,9 +33,16 @@ pub(super) struct Arguments {
     /// take incremental or differential backup
     #[arg(short = 'i', long, value_name = "OLDMANIFEST")]
     pub(super) incremental: Option<PathBuf>,
+    /// take incremental backup of the files that changed after LSN, the start of the backup before; only from servers built
+    /// from the proof of concept of 2014
+    #[arg(short = 'I', long, value_name = "LSN", value_parser = values::lsn)]
+    pub(super) incremental_from_lsn: Option<Lsn>,
     /// maximum transfer rate to transfer data directory, in kB/s, or use suffix "k" or "M"
     #[arg(short = 'r', long, value_name = "RATE", value_parser = values::rate)]
     pub(super) max_rate: Option<u32>,
+    /// refuse a backup that holds more than so many bytes, unpacked, or use suffix "k", "M", "G" or "T"
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub(super) max_size: Option<u64>,
     /// write configuration for replication
     #[arg(short = 'R', long)]
     pub(super) write_recovery_conf: bool,
@@ -85,7 +93,7 @@ pub(super) struct Arguments {
     /// do not wait for changes to be written safely to disk
     #[arg(short = 'N', long, help_heading = GENERAL)]
     pub(super) no_sync: bool,
-    /// show progress information
+    /// show progress information: a bar on a terminal, lines elsewhere
     #[arg(short = 'P', long, help_heading = GENERAL)]
     pub(super) progress: bool,
     /// replication slot to use
@@ -154,6 +162,9 @@ impl Arguments {
             if !self.tar() {
                 return refuse("only tar mode backups can be compressed");
             }
+        }
+        if self.incremental.is_some() && self.incremental_from_lsn.is_some() {
+            return incompatible("--incremental", "--incremental-from-lsn");
         }
         let stream = matches!(self.wal_method, None | Some(WalMethod::Stream));
         if self.target().is_some() && stream {
@@ -236,15 +247,7 @@ impl Arguments {
     pub(super) fn deadlines(&self) -> Deadlines {
         let mut deadlines = Deadlines::default();
         for (phase, limit) in &self.deadline {
-            let place = match phase {
-                Waiting::Connect => &mut deadlines.connect,
-                Waiting::Checkpoint => &mut deadlines.checkpoint,
-                Waiting::Data => &mut deadlines.data,
-                Waiting::Finish => &mut deadlines.finish,
-                Waiting::WalSilence => &mut deadlines.wal_silence,
-                Waiting::WalEnd => &mut deadlines.wal_end,
-            };
-            *place = Some(*limit);
+            *phase.place(&mut deadlines) = Some(*limit);
         }
         deadlines
     }
@@ -270,11 +273,14 @@ mod tests {
             "-D - -Ft -X none",
             "-D x -s 0 -r 32M -l label -T /a=/b -T /c=/d -Z none -w",
             "-D x -Ft -z -i m --sync-method=syncfs",
+            "-D x -I 0/2000028",
+            "-D x --incremental-from-lsn=0/2000028",
             "-D x -z -Z none",
             "-D x -Z server-thunk:what=ever",
             "-D x -Ft -Z zstd:level=3,workers=2,long",
             "-t server:/x -X fetch -z",
             "-t client -D x -Fp",
+            "-D x --max-size 20G",
             "--discard -X none --deadline data=5 --deadline wal-end=7",
         ] {
             assert_eq!(check(arguments), Ok(()), "{arguments}");
@@ -311,6 +317,7 @@ mod tests {
             "-D x -Ft -Z gzip:10",
             "-D x -Ft -Z gzip:workers=3",
             "-D x -Ft -Z gzip:long",
+            "-D x -i m -I 0/2000028",
             "-D x -Ft --sync-method=sync",
         ];
         insta::assert_snapshot!(refused.map(|arguments| check(arguments).expect_err(arguments)).join("\n"), @r#"
@@ -341,7 +348,14 @@ mod tests {
         invalid compression specification: compression algorithm "gzip" expects a compression level between 1 and 9 (default at -1)
         invalid compression specification: compression algorithm "gzip" does not accept a worker count
         invalid compression specification: compression algorithm "gzip" does not support long-distance mode
+        --incremental and --incremental-from-lsn are incompatible options
         error: invalid value 'sync' for '--sync-method <METHOD>': unrecognized sync method: sync
         "#);
+        for (value, problem) in
+            [("2000028", "could not parse start position"), ("0/0", "start position must not be 0/0")]
+        {
+            let refused = check(&format!("-D x -I {value}")).expect_err(value);
+            assert!(refused.contains(problem), "{refused}");
+        }
     }
 }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
+use backstop_protocol::lsn::Lsn;
 
-use crate::options::{SyncMethod, WalMethod};
+use crate::options::{Deadlines, SyncMethod, WalMethod};
 
 /// `-F`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +17,8 @@ pub(super) enum Format {
 
 /// `-c`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Checkpoint {
-    pub(super) fast: bool,
+pub(in crate::cli) struct Checkpoint {
+    pub(in crate::cli) fast: bool,
 }
 
 pub(super) fn format(text: &str) -> Result<Format, String> {
@@ -26,6 +27,12 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
         "t" | "tar" => Ok(Format::Tar),
         _ => Err(format!("invalid output format \"{text}\", must be \"plain\" or \"tar\"")),
     }
+}
+
+/// The start position of a backup.
+pub(super) fn lsn(text: &str) -> Result<Lsn, String> {
+    let lsn: Lsn = text.parse().map_err(|_| format!("could not parse start position \"{text}\""))?;
+    if lsn.is_invalid() { Err("start position must not be 0/0".to_owned()) } else { Ok(lsn) }
 }
 
 pub(super) fn wal_method(text: &str) -> Result<WalMethod, String> {
@@ -37,7 +44,7 @@ pub(super) fn wal_method(text: &str) -> Result<WalMethod, String> {
     }
 }
 
-pub(super) fn checkpoint(text: &str) -> Result<Checkpoint, String> {
+pub(in crate::cli) fn checkpoint(text: &str) -> Result<Checkpoint, String> {
     match text.to_ascii_lowercase().as_str() {
         "fast" => Ok(Checkpoint { fast: true }),
         "spread" => Ok(Checkpoint { fast: false }),
@@ -69,6 +76,22 @@ pub(super) fn rate(text: &str) -> Result<u32, String> {
     } else {
         Err(format!("transfer rate \"{text}\" is out of range"))
     }
+}
+
+/// A size in bytes, or with a suffix in binary multiples.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" => 0,
+        "k" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        unit => return Err(format!("invalid --max-size unit: \"{unit}\"")),
+    };
+    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)).filter(|size| *size > 0);
+    size.ok_or_else(|| format!("invalid value \"{text}\" for option --max-size"))
 }
 
 /// `OLDDIR=NEWDIR`; `\=` is an equals sign in a name.
@@ -132,7 +155,7 @@ pub(in crate::cli) fn sync_method(text: &str) -> Result<SyncMethod, String> {
 
 /// A phase with a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waiting {
+pub(in crate::cli) enum Waiting {
     Connect,
     Checkpoint,
     Data,
@@ -141,8 +164,22 @@ pub(super) enum Waiting {
     WalEnd,
 }
 
+impl Waiting {
+    /// Its deadline.
+    pub(in crate::cli) fn place(self, deadlines: &mut Deadlines) -> &mut Option<Duration> {
+        match self {
+            Self::Connect => &mut deadlines.connect,
+            Self::Checkpoint => &mut deadlines.checkpoint,
+            Self::Data => &mut deadlines.data,
+            Self::Finish => &mut deadlines.finish,
+            Self::WalSilence => &mut deadlines.wal_silence,
+            Self::WalEnd => &mut deadlines.wal_end,
+        }
+    }
+}
+
 /// `PHASE=SECONDS`.
-pub(super) fn deadline(text: &str) -> Result<(Waiting, Duration), String> {
+pub(in crate::cli) fn deadline(text: &str) -> Result<(Waiting, Duration), String> {
     let invalid = || {
         format!(
             "invalid deadline \"{text}\", must be \"PHASE=SECONDS\" with one of the phases connect, checkpoint, data, \
