@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod support;
+
 use std::fmt::Write;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use backstop_client::combine::{CombineObserver, CombineOptions, CopyMethod, combine_backups};
 use backstop_client::verifybackup::{Finding, VerifyObserver, VerifyOptions, verify_backup};
@@ -21,6 +24,7 @@ use backstop_protocol::lsn::Lsn;
 use backstop_protocol::timeline::TimelineId;
 use backstop_protocol::version::ServerVersion;
 use proptest::prelude::*;
+use support::failing_disk::Failing;
 
 const SYSTEM_IDENTIFIER: u64 = 7_710_000_000_000_000_001;
 const START: [u64; 2] = [0x200_0028, 0x400_0028];
@@ -100,14 +104,17 @@ fn directories() -> Vec<&'static str> {
 
 /// Writes a plain backup.
 fn plain(directory: &Path, backup: usize) {
+    plain_of(directory, backup, &files(backup));
+}
+
+fn plain_of(directory: &Path, backup: usize, files: &[(String, Vec<u8>)]) {
     for name in directories() {
         fs::create_dir_all(directory.join(name)).unwrap();
     }
-    let files = files(backup);
-    for (path, content) in &files {
+    for (path, content) in files {
         fs::write(directory.join(path), content).unwrap();
     }
-    fs::write(directory.join("backup_manifest"), manifest(&files, START[backup])).unwrap();
+    fs::write(directory.join("backup_manifest"), manifest(files, START[backup])).unwrap();
 }
 
 /// The full backup as an archive.
@@ -165,58 +172,6 @@ impl Chain {
 fn combine(options: &CombineOptions) -> Result<Vec<String>, String> {
     let mut findings = Findings::default();
     combine_backups(options, &mut findings).map(|()| findings.0).map_err(|error| error.to_string())
-}
-
-/// A disk that does not do one thing, or nothing from there on.
-#[derive(Debug)]
-struct Failing {
-    left: AtomicUsize,
-    dies: bool,
-    failed: AtomicBool,
-}
-
-impl Failing {
-    fn at(step: usize, dies: bool) -> Self {
-        Self { left: AtomicUsize::new(step), dies, failed: AtomicBool::new(false) }
-    }
-
-    fn fails(&self) -> bool {
-        if self.failed.load(Ordering::Relaxed) {
-            return self.dies;
-        }
-        let left = self.left.load(Ordering::Relaxed);
-        if left == 0 {
-            self.failed.store(true, Ordering::Relaxed);
-            return true;
-        }
-        self.left.store(left - 1, Ordering::Relaxed);
-        false
-    }
-}
-
-fn full() -> io::Error {
-    io::ErrorKind::StorageFull.into()
-}
-
-impl Disk for Failing {
-    fn change(&self, _path: &Path, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-        if self.fails() { Err(full()) } else { work() }
-    }
-
-    fn write(&self, _path: &Path, bytes: &[u8], work: &mut dyn FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
-        if self.fails() {
-            // As a full disk does it: some of it is there.
-            if !self.dies {
-                work(&bytes[..bytes.len() / 2])?;
-            }
-            return Err(full());
-        }
-        work(bytes)
-    }
-
-    fn sync(&self, _path: &Path, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-        if self.fails() { Err(full()) } else { work() }
-    }
 }
 
 #[test]
@@ -289,6 +244,30 @@ fn a_cancelled_combination_leaves_nothing() {
     assert!(!chain.path("out").exists());
 }
 
+/// Lets everything happen but the making of one directory.
+#[derive(Debug)]
+struct Without(&'static str);
+
+impl Disk for Without {
+    fn change(&self, path: &Path, work: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        if path.ends_with(self.0) { Err(io::ErrorKind::StorageFull.into()) } else { work() }
+    }
+}
+
+#[test]
+fn the_first_problem_in_the_order_of_names_is_told() {
+    let chain = Chain::new();
+    let disk: Arc<dyn Disk> = Arc::new(Without("global"));
+    let options = CombineOptions { disk, ..chain.options() };
+    let problem = combine(&options).unwrap_err();
+    assert!(problem.starts_with("could not create directory"), "{problem}");
+    // Files are made behind the directories that were found with them.
+    let path = chain.path("inc/base/5/2619");
+    fs::write(&path, block(7)).unwrap();
+    assert_eq!(combine(&options), Err(format!("checksum mismatch for file \"{}\"", path.display())));
+    assert!(!chain.path("out").exists());
+}
+
 #[test]
 fn inputs_are_verified_if_that_is_asked_for() {
     let chain = Chain::new();
@@ -303,6 +282,32 @@ fn inputs_are_verified_if_that_is_asked_for() {
     let problem = combine(&options).unwrap_err();
     assert!(problem.ends_with("is damaged: checksum mismatch for file \"base/5/1259\""), "{problem}");
     assert!(!chain.path("out").exists());
+}
+
+/// A large file is read in several places at once.
+#[test]
+fn damage_in_any_part_of_a_large_file_is_found_once() {
+    const MIB: u64 = 1 << 20;
+    let scratch = tempfile::tempdir().unwrap();
+    let path = "base/5/16384";
+    let mut files = files(0);
+    files.push((path.to_owned(), [block(4), vec![0; 70 << 20], block(5)].concat()));
+    plain_of(scratch.path(), 0, &files);
+    assert_eq!(verify(scratch.path()), Ok(()));
+    let file = fs::File::options().write(true).open(scratch.path().join(path)).unwrap();
+    for offset in [0, 31 * MIB, 32 * MIB, 63 * MIB, 64 * MIB, 70 * MIB + 16_383] {
+        file.write_all_at(&[1], offset).unwrap();
+        assert_eq!(verify(scratch.path()), Err(format!("checksum mismatch for file \"{path}\"")), "{offset}");
+        let before = if offset == 0 {
+            4
+        } else if offset > 70 * MIB {
+            5
+        } else {
+            0
+        };
+        file.write_all_at(&[before], offset).unwrap();
+    }
+    assert_eq!(verify(scratch.path()), Ok(()));
 }
 
 #[test]

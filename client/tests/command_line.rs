@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_backstop-client");
 
@@ -53,6 +53,27 @@ fn the_version_is_where_scripts_look_for_it() {
     assert!(said.trim_end().ends_with(&format!("(Backstop {})", env!("CARGO_PKG_VERSION"))), "{said}");
     let said = text(&run(Path::new(BINARY), &["basebackup", "-V"]).stdout);
     assert_eq!(said, format!("backstop-client basebackup {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn every_tool_has_the_manners_of_its_name() {
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ["pg_basebackup", "pg_receivewal", "pg_verifybackup", "pg_combinebackup"] {
+        let program = link(scratch.path(), name);
+        for option in ["--help", "-?", "--version", "-V"] {
+            let output = run(&program, &[option]);
+            assert!(output.status.success() && output.stderr.is_empty(), "{name} {option}: {output:?}");
+            let text = text(&output.stdout);
+            assert!(text.starts_with(name) && text.lines().all(|line| line.len() <= 95), "{name} {option}: {text}");
+        }
+        let help = text(&run(&program, &["--help"]).stdout);
+        assert!(help.contains("\nUsage:\n  pg_") && help.contains("\nExample:\n  pg_"), "{help}");
+        for wrong in [&["--not-a-valid-option"][..], &[]] {
+            let output = run(&program, wrong);
+            assert_eq!(output.status.code(), Some(1), "{name} {wrong:?}");
+            assert!(output.stdout.is_empty() && text(&output.stderr).starts_with(&format!("{name}: ")), "{output:?}");
+        }
+    }
 }
 
 #[test]
@@ -160,4 +181,25 @@ fn a_server_that_is_not_there_is_named() {
     );
     assert_eq!(text(&output.stderr), expected);
     assert!(!target.exists());
+}
+
+#[test]
+fn nobody_has_to_read_what_is_said() {
+    let ended = |arguments: &[&str], stdout: Option<Stdio>, stderr: Option<Stdio>| {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).stdin(Stdio::null());
+        command.stdout(stdout.unwrap_or_else(Stdio::null)).stderr(stderr.unwrap_or_else(Stdio::null));
+        command.status().unwrap().code()
+    };
+    let full = || Some(Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap()));
+    let unread = || Some(Stdio::from(std::io::pipe().unwrap().1));
+    for arguments in [&["--help"][..], &["--version"], &["basebackup", "--help"], &["receivewal", "--version"]] {
+        assert_eq!(ended(arguments, unread(), None), Some(0), "{arguments:?}");
+        assert_eq!(ended(arguments, full(), None), Some(1), "{arguments:?}");
+    }
+    for arguments in [&[][..], &["nosuch"], &["basebackup"], &["receivewal", "--nosuch"], &["verifybackup", "/nowhere"]]
+    {
+        assert_eq!(ended(arguments, None, unread()), Some(1), "{arguments:?}");
+        assert_eq!(ended(arguments, None, full()), Some(1), "{arguments:?}");
+    }
 }

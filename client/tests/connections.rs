@@ -7,12 +7,15 @@ mod support;
 
 use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use backstop_scenarios::postgres::{Installation, Postgres, reachable, succeed};
 use support::authority::Authority;
+use support::terminal;
 use tempfile::TempDir;
 
 const RULES: &str = "\
@@ -62,6 +65,15 @@ impl Setup {
         .unwrap();
         put(scratch.path().join("ca.pem"), &authority.pem());
         put(scratch.path().join("other.pem"), &other.pem());
+        put(scratch.path().join("revoked.pem"), &authority.revoke("localhost"));
+        for (directory, name) in [("revoked", "localhost"), ("unrelated", "another")] {
+            let directory = scratch.path().join(directory);
+            fs::create_dir(&directory).unwrap();
+            // As `openssl rehash` names it, but for the hash, which nobody looks at here.
+            put(directory.join("1234abcd.r0"), &authority.revoke(name));
+            put(directory.join("notes"), "not a list");
+            installation.give(&directory);
+        }
         let (certificate, key) = authority.sign(&[], "cert");
         put(scratch.path().join("cert.pem"), &certificate);
         put(scratch.path().join("cert.key"), &key);
@@ -222,6 +234,9 @@ fn refuses_in_the_words_of_libpq() {
     let Some(setup) = Setup::new("words about a real server") else { return };
     let at = "host=localhost hostaddr=127.0.0.1 port={port}";
     let same = |rest: &str| setup.same(&[], &format!("{at} {rest}"));
+    // Connections are accepted, and that is all.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap();
     let said = [
         same("user=scram password=wrong sslmode=require"),
         same("user=scram password=wrong"),
@@ -250,8 +265,19 @@ fn refuses_in_the_words_of_libpq() {
         setup.same(&[], "postgresql://[::1/x"),
         setup.same(&[], "host='x"),
         setup.same(&[], "host={socket} port={port} user=trusted requirepeer=nobody"),
+        setup.same(&[], "host=@backstop-nobody port=1 user=trusted"),
+        setup.same(&[], "host=localhost port=1 user=trusted"),
+        setup.same(&[], "host=127.0.0.1 port=5432x user=trusted"),
+        same("user=trusted connect_timeout=x"),
+        same("user=trusted keepalives=x"),
+        same("user=trusted keepalives_idle=x"),
+        same("user=trusted keepalives_idle=99999999"),
+        same("user=trusted keepalives_count=1000"),
+        same("user=trusted tcp_user_timeout=x"),
+        setup.same(&[], &format!("host=127.0.0.1 port={} user=trusted connect_timeout=2", silent.port())),
     ];
-    insta::assert_snapshot!(said.concat(), @r#"
+    let said = said.concat().replace(&format!("port {} ", silent.port()), "port {silent} ");
+    insta::assert_snapshot!(said, @r#"
     pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: FATAL:  password authentication failed for user "scram"
     pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: FATAL:  password authentication failed for user "scram"
     connection to server at "127.0.0.1", port {port} failed: FATAL:  no pg_hba.conf entry for replication connection from host "127.0.0.1", user "scram", no encryption
@@ -284,10 +310,28 @@ fn refuses_in_the_words_of_libpq() {
     pg_basebackup: error: end of string reached when looking for matching "]" in IPv6 host address in URI: "postgresql://[::1/x"
     pg_basebackup: error: unterminated quoted string in connection info string
     pg_basebackup: error: connection to server on socket "{dir}/s/.s.PGSQL.{port}" failed: requirepeer specifies "nobody", but actual peer user name is "postgres"
+    pg_basebackup: error: connection to server on socket "@backstop-nobody/.s.PGSQL.1" failed: Connection refused
+    	Is the server running locally and accepting connections on that socket?
+    pg_basebackup: error: connection to server at "localhost" (127.0.0.1), port 1 failed: Connection refused
+    	Is the server running on that host and accepting TCP/IP connections?
+    pg_basebackup: error: invalid integer value "5432x" for connection option "port"
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: invalid integer value "x" for connection option "connect_timeout"
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: invalid integer value "x" for connection option "keepalives"
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: invalid integer value "x" for connection option "keepalives_idle"
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: setsockopt(TCP_KEEPIDLE) failed: Invalid argument
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: setsockopt(TCP_KEEPCNT) failed: Invalid argument
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: invalid integer value "x" for connection option "tcp_user_timeout"
+    pg_basebackup: error: connection to server at "127.0.0.1", port {silent} failed: timeout expired
     "#);
     // What libpq has OpenSSL say, and what came after 15.
     let ours = |rest: &str| setup.anonymous(&setup.said(&setup.client, &[], &format!("{at} {rest}")));
+    let ca = "sslmode=verify-ca sslrootcert={dir}/ca.pem";
     let said = [
+        ours(&format!("user=trusted {ca} sslcrl={{dir}}/revoked.pem")),
+        ours(&format!("user=trusted {ca} sslcrldir={{dir}}/revoked")),
+        ours("user=trusted sslmode=require sslcertmode=require"),
+        ours("user=trusted sslmode=disable sslcertmode=require"),
+        ours("user=cert sslmode=require sslcert={dir}/cert.pem sslkey={dir}/cert.key sslcertmode=disable"),
         ours("user=trusted sslmode=verify-full sslrootcert={dir}/other.pem"),
         ours("user=trusted sslmode=require sslrootcert={dir}/ca.pem sslcrl={dir}/none"),
         ours("user=trusted sslmode=require sslrootcert={dir}/other.pem"),
@@ -298,6 +342,11 @@ fn refuses_in_the_words_of_libpq() {
         ours("user=trusted sslmode=verify-ca"),
     ];
     insta::assert_snapshot!(said.concat(), @r#"
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: SSL error: certificate verify failed: Revoked
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: SSL error: certificate verify failed: Revoked
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: server accepted connection without a valid SSL certificate
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: server did not request an SSL certificate
+    pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: FATAL:  connection requires a valid client certificate
     pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: SSL error: certificate verify failed: UnknownIssuer
     pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: could not read certificate revocation list file "{dir}/none": No such file or directory
     pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: SSL error: certificate verify failed: UnknownIssuer
@@ -308,6 +357,92 @@ fn refuses_in_the_words_of_libpq() {
     pg_basebackup: error: connection to server at "127.0.0.1", port {port} failed: root certificate file "{dir}/.postgresql/root.crt" does not exist
     Either provide the file, use the system's trusted roots with sslrootcert=system, or change sslmode to disable server certificate verification.
     "#);
+}
+
+/// Passes bytes on from a socket in the abstract namespace to the server's.
+fn serve_abstract(name: &str, socket: PathBuf) {
+    let address = SocketAddr::from_abstract_name(name).unwrap();
+    let listener = UnixListener::bind_addr(&address).unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), UnixStream::connect(&socket).unwrap());
+            let pass = |mut from: UnixStream, mut to: UnixStream| {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            };
+            let (back, forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || pass(back, forth));
+            std::thread::spawn(move || pass(client, server));
+        }
+    });
+}
+
+#[test]
+fn every_parameter_has_its_effect() {
+    let Some(setup) = Setup::new("parameters of a connection") else { return };
+    let by_socket = "user=trusted application_name=pg_basebackup";
+    let port = setup.server.port();
+    let name = format!("backstop-test-{port}");
+    serve_abstract(&format!("{name}/.s.PGSQL.{port}"), setup.server.socket().join(format!(".s.PGSQL.{port}")));
+    assert_eq!(setup.logged(&[], &format!("host=@{name} port={port} user=trusted")), by_socket);
+    // All addresses of a name are tried, whichever comes first.
+    assert!(setup.logged(&[], "host=localhost port={port} user=trusted sslmode=disable") == by_socket);
+    // What is for TCP alone is nobody's matter on a socket.
+    assert_eq!(
+        setup.logged(&[], "host={socket} port={port} user=trusted keepalives_idle=x tcp_user_timeout=x"),
+        by_socket
+    );
+    let at = "host=localhost hostaddr=127.0.0.1 port={port}";
+    let with = |rest: &str| setup.logged(&[], &format!("{at} {rest}"));
+    assert_eq!(with("user=trusted sslmode=disable client_encoding=auto connect_timeout=' 30 '"), by_socket);
+    let settings = "keepalives_idle=30 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=60000";
+    assert_eq!(with(&format!("user=trusted sslmode=disable {settings}")), by_socket);
+    assert_eq!(with("user=trusted sslmode=disable keepalives=0 keepalives_idle=99999999"), by_socket);
+    assert_eq!(with("user=trusted sslmode=disable options='-c geqo=off' load_balance_hosts=random"), by_socket);
+    let environment = [("PGPASSFILE", "{dir}/pass"), ("PGSSLMODE", "disable")];
+    let pass = setup.path("pass");
+    fs::write(&pass, "localhost:*:replication:hashed:secret\n").unwrap();
+    fs::set_permissions(&pass, Permissions::from_mode(0o600)).unwrap();
+    setup.installation.give(Path::new(&pass));
+    let said = setup.logged(&environment, &format!("{at} user=hashed"));
+    assert_eq!(said, "user=hashed application_name=pg_basebackup");
+    for mode in [0o640, 0o604, 0o660] {
+        fs::set_permissions(&pass, Permissions::from_mode(mode)).unwrap();
+        let said = setup.same(&environment, &format!("{at} user=hashed"));
+        assert!(
+            said.contains("has group or world access") && said.contains("no password supplied"),
+            "{mode:o}: {said}"
+        );
+    }
+    // A list that revokes others is no hindrance; nor is a directory that is not there.
+    let tls = "SSL enabled";
+    let ca = "user=trusted sslmode=verify-ca sslrootcert={dir}/ca.pem";
+    assert!(with(&format!("{ca} sslcrldir={{dir}}/unrelated")).contains(tls));
+    assert!(with(&format!("{ca} sslcrldir={{dir}}/nowhere")).contains(tls));
+    let own = "user=cert sslmode=require sslcert={dir}/cert.pem";
+    assert!(with(&format!("{own} sslkey={{dir}}/cert.key sslcertmode=require")).contains(tls));
+    // A password of a key that has none is not used.
+    assert!(with(&format!("{own} sslkey={{dir}}/cert.key sslpassword=unused")).contains(tls));
+}
+
+#[test]
+fn a_key_may_have_a_password() {
+    let Some(setup) = Setup::new("a key with a password") else { return };
+    let locked = setup.path("locked.key");
+    let mut openssl = Command::new("openssl");
+    openssl.args(["pkcs8", "-topk8", "-passout", "pass:geheim", "-in", &setup.path("cert.key"), "-out", &locked]);
+    if openssl.output().is_err() {
+        println!("skipped: a key with a password: no program \"openssl\", which makes one");
+        return;
+    }
+    fs::set_permissions(&locked, Permissions::from_mode(0o600)).unwrap();
+    setup.installation.give(Path::new(&locked));
+    let own = "host=localhost hostaddr=127.0.0.1 port={port} user=cert sslmode=require sslcert={dir}/cert.pem sslkey={dir}/locked.key";
+    assert!(setup.logged(&[], &format!("{own} sslpassword=geheim")).contains("SSL enabled"));
+    let wrong = setup.same(&[], &format!("{own} sslpassword=falsch"));
+    assert!(wrong.contains("could not load private key file \"{dir}/locked.key\": bad decrypt"), "{wrong}");
+    let none = setup.said(&setup.client, &[], own);
+    assert!(none.contains("it is encrypted, and there is no password (see sslpassword)"), "{none}");
 }
 
 #[test]
@@ -328,41 +463,19 @@ fn the_first_host_that_will_do_is_taken() {
     }
 }
 
-/// A person at a terminal: `script` gives the client one.
-fn typed(setup: &Setup, arguments: &str, answer: &[u8]) -> (String, bool) {
-    let program = format!("{} {arguments}", setup.client.display());
-    let mut command = setup.installation.command("script");
-    command.env("HOME", setup.scratch.path()).args(["-qec", &program, "/dev/null"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut shown = Vec::new();
-    let mut output = child.stdout.take().unwrap();
-    let mut keyboard = child.stdin.take().unwrap();
-    let mut answered = false;
-    let mut byte = [0; 256];
-    loop {
-        use std::io::Read;
-        let read = output.read(&mut byte).unwrap_or(0);
-        if read == 0 {
-            break;
-        }
-        shown.extend_from_slice(&byte[..read]);
-        if !answered && String::from_utf8_lossy(&shown).contains("Password: ") {
-            keyboard.write_all(answer).unwrap();
-            keyboard.flush().unwrap();
-            answered = true;
-        }
-    }
-    let status = child.wait().unwrap();
-    (String::from_utf8_lossy(&shown).into_owned(), status.success())
-}
-
 #[test]
 fn a_person_is_asked_without_showing_the_answer() {
     let Some(setup) = Setup::new("a prompt for a password") else { return };
-    if Command::new("script").arg("--version").output().is_err() {
-        println!("skipped: there is no program \"script\", which a terminal comes from");
+    if !terminal::at_hand("a prompt for a password") {
         return;
     }
+    let typed = |setup: &Setup, arguments: &str, answer: &[u8]| {
+        let program = format!("{} {arguments}", setup.client.display());
+        let mut command = setup.installation.command("script");
+        command.env("HOME", setup.scratch.path());
+        let (shown, status) = terminal::run(command, &program, &[("Password: ", answer)]);
+        (shown, status.success())
+    };
     let port = setup.server.port();
     let base = format!("-h 127.0.0.1 -p {port} -U hashed -Xnone -cfast -N");
     // Asked because the server asked; because of -W; not at all with -w.

@@ -178,6 +178,18 @@ fn to_standard_output() {
 }
 
 #[test]
+fn standard_output_that_nobody_reads_is_an_error() {
+    let Some(setup) = Setup::new(&[]) else { return };
+    let mut command = setup.client(&["-D", "-", "-Ft", "-Xfetch"]);
+    let mut client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Less than a pipe holds, of much more.
+    client.stdout.take().unwrap().read_exact(&mut [0; 512]).unwrap();
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("Broken pipe"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_backup_becomes_a_standby() {
     let Some(setup) = Setup::new(&[]) else { return };
     let backup = setup.path("backup");

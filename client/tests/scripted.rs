@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backstop_client::conninfo::Conninfo;
 use backstop_client::{
-    BackupOptions, BackupSummary, ClientError, ManifestOption, Phase, Silent, SlotOption, Target, WalMethod,
-    base_backup,
+    BackupOptions, BackupSummary, ClientError, ManifestOption, Phase, RecoveryConfiguration, Silent, SlotOption,
+    Target, WalMethod, base_backup,
 };
 use backstop_protocol::backend::{BackendMessage, Diagnostic, SqlState};
 use backstop_protocol::base_backup::archive::ArchiveMessage;
@@ -480,14 +481,19 @@ async fn silence_ends_at_its_deadline() {
         assert!(matches!(&error, ClientError::Timeout { phase: at } if *at == phase), "{messages}: {error}");
         assert!(place.left().is_empty());
     }
-    // WAL that never reaches the end.
-    let place = Place::new();
-    let mut options = BackupOptions { wal: WalMethod::Stream, ..place.plain() };
-    options.deadlines.wal_end = limit;
-    let wal = whole.wal[..3].to_vec();
-    let error = play(Story { wal, ..whole }, options).await.expect_err("silence");
-    assert!(matches!(error, ClientError::Timeout { phase: Phase::WaitingForWal }), "{error}");
-    assert!(place.left().is_empty());
+    // WAL that never begins, or never reaches the end.
+    for (begin, messages) in [(0, 0), (1, 0), (1, 3)] {
+        let place = Place::new();
+        let mut options = BackupOptions { wal: WalMethod::Stream, ..place.plain() };
+        options.deadlines.wal_end = limit;
+        let (wal_begin, wal) = (whole.wal_begin[..begin].to_vec(), whole.wal[..messages].to_vec());
+        // A limit of the test's own: on a paused clock it costs no time.
+        let story = Story { wal, wal_begin, ..whole.clone() };
+        let ended = tokio::time::timeout(Duration::from_secs(3600), play(story, options)).await;
+        let error = ended.expect("within its deadline").expect_err("silence");
+        assert!(matches!(error, ClientError::Timeout { phase: Phase::WaitingForWal }), "{begin} {messages}: {error}");
+        assert!(place.left().is_empty());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -595,4 +601,66 @@ async fn streaming_follows_the_server_to_its_next_timeline() {
         assert_eq!(read(&wal.join(name)).len(), 1 << 20, "{name}");
     }
     assert!(!wal.join("archive_status/000000010000000000000003.done").exists());
+}
+
+/// Releases before 12 have a file for it, which says that this is a standby, too.
+#[tokio::test(start_paused = true)]
+async fn a_standby_of_an_old_release_is_told_in_a_file_of_its_own() {
+    let primary_conninfo = Conninfo::parse("host=/tmp user=me password=it\\'s channel_binding=require").unwrap();
+    let recovery = RecoveryConfiguration { primary_conninfo, primary_slot_name: Some("slot".to_owned()) };
+    let mut told = Vec::new();
+    for version in [ServerVersion::V10, ServerVersion::V11] {
+        let options = |options| BackupOptions { recovery: Some(recovery.clone()), ..options };
+        let (plain, tar) = (Place::new(), Place::new());
+        play(Story::new(Plot::plain(version)), options(plain.plain())).await.unwrap();
+        let text = String::from_utf8(read(&plain.data().join("recovery.conf"))).unwrap();
+        assert!(!plain.data().join("standby.signal").exists());
+        let auto = plain.data().join("postgresql.auto.conf");
+        assert!(!auto.exists() || !String::from_utf8(read(&auto)).unwrap().contains("primary_conninfo"));
+
+        let map = version.has_tablespace_map();
+        play(Story::new(Plot { map, ..Plot::plain(version) }), options(tar.tar())).await.unwrap();
+        let archive = read(&tar.data().join("base.tar"));
+        let mut archive = tar::Archive::new(&archive[..]);
+        let members = archive.entries().unwrap().map(Result::unwrap).filter_map(|mut entry| {
+            let mut content = String::new();
+            let found = entry.path().unwrap().ends_with("recovery.conf");
+            found.then(|| std::io::Read::read_to_string(&mut entry, &mut content).map(|_| content).unwrap())
+        });
+        assert_eq!(members.collect::<Vec<_>>(), std::slice::from_ref(&text), "{version}");
+        told.push(format!("{version}:\n{text}"));
+    }
+    insta::assert_snapshot!(told.concat(), @r#"
+    10:
+    standby_mode = 'on'
+    primary_conninfo = 'user=me password=''it\\''s'' host=''/tmp'' port=5432 sslmode=prefer sslcompression=1 krbsrvname=postgres target_session_attrs=any'
+    primary_slot_name = 'slot'
+    11:
+    standby_mode = 'on'
+    primary_conninfo = 'user=me password=''it\\''s'' host=''/tmp'' port=5432 sslmode=prefer sslcompression=0 krbsrvname=postgres target_session_attrs=any'
+    primary_slot_name = 'slot'
+    "#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_does_not_end_is_ended() {
+    let place = Place::new();
+    let story = sound();
+    let bytes = play(story.clone(), BackupOptions { max_size: None, ..place.plain() }).await.unwrap().bytes;
+    for options in [Place::plain, Place::tar] {
+        for (limit, fits) in [(bytes, true), (bytes - 1, false), (1, false)] {
+            let place = Place::new();
+            let map = matches!(options(&place).target, Target::Tar { .. });
+            let story = Story::new(Plot { map, ..Plot::plain(V15) });
+            // A map is a member more.
+            let limit = if map && fits { u64::MAX } else { limit };
+            let result = play(story, BackupOptions { max_size: Some(limit), ..options(&place) }).await;
+            assert_eq!(result.is_ok(), fits, "{limit}");
+            if let Err(error) = result {
+                let problem = format!("the backup is larger than {limit} bytes, the most that may come");
+                assert!(error.to_string().ends_with(&problem), "{error}");
+                assert_eq!(place.left(), Vec::<PathBuf>::new());
+            }
+        }
+    }
 }

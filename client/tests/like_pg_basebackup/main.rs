@@ -3,9 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod chains;
 mod compressed;
 mod elsewhere;
 mod incremental;
+mod lived_in;
+mod places;
+mod recovery;
 mod same;
 mod site;
+mod slots;
+mod trouble;
 mod words;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::site::{Item, Site, Tool, names, tree};
@@ -13,7 +14,7 @@ fn of_this_backup(name: &[u8]) -> bool {
 }
 
 /// Compares two trees of files, in which `theirs` and `ours` stand for each other in links.
-fn assert_same(ours: &Path, theirs: &Path) {
+pub(super) fn assert_same(ours: &Path, theirs: &Path) {
     let (mut ours_tree, theirs_tree) = (tree(ours), tree(theirs));
     let segment = |name: &Vec<u8>| name.starts_with(b"pg_wal/") && !name.ends_with(b"archive_status");
     ours_tree.retain(|name, _| !segment(name));
@@ -101,17 +102,35 @@ fn tar_backups_hold_the_same_members() {
                 .filter(|name| Path::new(name).extension().is_some_and(|end| end == "tar") && *name != "pg_wal.tar")
             {
                 let open = |directory: &Path| tar::Archive::new(std::fs::File::open(directory.join(name)).unwrap());
-                let (mut ours, mut theirs) = (members(open(&ours)), members(open(&theirs)));
-                if arguments.contains(&"-R") {
-                    // What a standby is told differs in its words.
-                    let conf = |member: &String| !member.starts_with("postgresql.auto.conf ");
-                    ours.retain(conf);
-                    theirs.retain(conf);
-                }
+                let (ours, theirs) = (members(open(&ours)), members(open(&theirs)));
                 let differing = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs);
                 assert_eq!((differing, ours.len()), (None, theirs.len()), "{major} {name} {arguments:?}");
             }
         }
+    }
+}
+
+#[test]
+fn group_access_is_taken_over_alike() {
+    for major in [15, 16, 18] {
+        let Some(site) = Site::on(major, &[], &["--allow-group-access"]) else { continue };
+        for (index, arguments) in [&["-X", "stream"][..], &["-X", "fetch", "-R"]].into_iter().enumerate() {
+            let ours = site.back_up(Tool::Ours, &format!("ours{index}"), arguments);
+            let theirs = site.back_up(Tool::Theirs, &format!("theirs{index}"), arguments);
+            let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+            assert_eq!((mode(&ours), mode(&ours.join("PG_VERSION"))), (0o750, 0o640), "{major}");
+            assert_eq!((mode(&ours), mode(&site.path(&format!("ours{index}.ts")))), (mode(&theirs), 0o750), "{major}");
+            assert_same(&ours, &theirs);
+            let segment = names(&ours.join("pg_wal")).into_iter().find(|name| name.len() == 24).unwrap();
+            assert_eq!(mode(&ours.join("pg_wal").join(segment)), 0o640, "{major}");
+        }
+        let (ours, theirs) = (site.back_up(Tool::Ours, "o", &["-Ft"]), site.back_up(Tool::Theirs, "t", &["-Ft"]));
+        let modes = |directory: &Path| -> Vec<(String, u32)> {
+            let mode = |name: &String| directory.join(name).metadata().unwrap().permissions().mode() & 0o7777;
+            names(directory).into_iter().map(|name| (name.clone(), mode(&name))).collect()
+        };
+        assert_eq!(modes(&ours), modes(&theirs), "{major}");
+        assert!(modes(&ours).iter().all(|(_, mode)| *mode == 0o640), "{:?}", modes(&ours));
     }
 }
 

@@ -45,6 +45,11 @@ const REFUSED: &[&[&str]] = &[
     &["-D", "/x", "-r", "31"],
     &["-D", "/x", "-r", "1T"],
     &["-D", "/x", "-s", "-1"],
+    &["-D", "/x", "-d", "postgres"],
+    &["-D", "/x", "--sync-method=never"],
+    &["-D", "/x", "-C", "-S", "s", "--no-slot"],
+    &["-D", "/x", "-Ft", "-Z", "gzip:long"],
+    &["-D", "/x", "-Ft", "-Z", "snappy"],
 ];
 
 #[test]
@@ -65,7 +70,7 @@ fn mistakes_are_told_in_the_same_words() {
 }
 
 /// The numbers in a text, and the identifier of the process in a slot's name, are of the moment.
-fn without_numbers(text: &str) -> String {
+pub(super) fn without_numbers(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         match c {

@@ -168,6 +168,7 @@ impl Story {
             start,
             start_file: WalFileName::holding(timeline, start, segment_size),
             checkpoint,
+            incremental_from_location: None,
             method: "streamed".into(),
             from: LabelSource::Primary,
             start_time: "2026-11-21 01:40:58 UTC".into(),
