@@ -5,6 +5,7 @@
 
 pub mod saved;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use backstop_mock::{BackupRecord, ServerState, SessionCounts};
 use serde::{Deserialize, Serialize};
 
 use crate::oracle::original::Original;
+use crate::witness::said::Said;
 
 /// How a client ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +100,10 @@ pub struct Record {
     pub session_counts: Vec<SessionCounts>,
     /// ERROR and FATAL messages that were sent: the connection's number and the SQLSTATE.
     pub errors: Vec<(u32, String)>,
+    /// What each session said and was told, word for word, if a witness heard it.
+    pub said: BTreeMap<u32, Vec<Said>>,
+    /// The end of the server's log, if it keeps one.
+    pub log: String,
 }
 
 impl Record {
@@ -105,6 +111,11 @@ impl Record {
     pub fn is_session_of(&self, session: u32, client: &str) -> bool {
         let mut sessions = self.session_counts.iter();
         sessions.any(|count| count.session == session && count.application_name.as_deref() == Some(client))
+    }
+
+    /// The last backup of a client, as the server saw it.
+    pub fn backup_of(&self, client: &str) -> Option<&BackupRecord> {
+        self.backups.iter().rev().find(|backup| self.is_session_of(backup.session, client))
     }
 
     /// Whether WAL was streamed to `client`.

@@ -27,6 +27,7 @@ use crate::oracle::artifact::Artifact;
 use crate::oracle::original::{Expected, ExpectedKind, Known, Original, against_checksums, block_checksums};
 use crate::oracle::wal::{PIECE, Recovery};
 use crate::scenario::Case;
+use crate::scenario::credentials::Credentials;
 use crate::scenario::model::Scenario;
 
 /// The name of the file in the directory of a case.
@@ -130,6 +131,9 @@ struct SavedBackup {
     end_timeline: Option<u32>,
     manifest: bool,
     label: String,
+    /// `backup_profile`, with `\xff` for what is no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    profile: Option<String>,
     ended: SavedOutcome,
     command_complete: bool,
     client_terminated: bool,
@@ -257,6 +261,7 @@ fn saved_backup(record: &Record, backup: &BackupRecord) -> io::Result<SavedBacku
         end_timeline: backup.end_timeline.map(|timeline| timeline.0),
         manifest: backup.options.manifest != ManifestOption::No,
         label: backup.label_text.clone(),
+        profile: backup.profile.as_ref().map(|profile| profile.escape_ascii().to_string()),
         ended: match &backup.ended {
             BackupOutcome::Running => SavedOutcome::Running,
             BackupOutcome::Complete => SavedOutcome::Complete,
@@ -379,6 +384,7 @@ fn unpack(saved: Saved, directory: &Path) -> Result<Loaded, String> {
             client_terminated: backup.client_terminated,
             // Is in the files already.
             found: BTreeMap::<Vec<u8>, Found>::new(),
+            profile: backup.profile.as_deref().and_then(unescape),
         });
     }
     let server = saved.server;
@@ -399,6 +405,8 @@ fn unpack(saved: Saved, directory: &Path) -> Result<Loaded, String> {
             application_name: session.client,
             role: None,
             messages: session.messages,
+            // Only a sweep asks for them, and that of its own recording run.
+            commands: 0,
             carried,
         }
     });
@@ -419,6 +427,7 @@ fn unpack(saved: Saved, directory: &Path) -> Result<Loaded, String> {
             scenario: Arc::new(saved.scenario),
             combination: Vec::new(),
             step: None,
+            credentials: Credentials::default(),
         },
         client: saved.client,
         seed: saved.seed,
@@ -431,6 +440,8 @@ fn unpack(saved: Saved, directory: &Path) -> Result<Loaded, String> {
             transcript: Vec::new(),
             session_counts: session_counts.collect(),
             errors: saved.errors,
+            said: BTreeMap::new(),
+            log: String::new(),
         },
     })
 }
