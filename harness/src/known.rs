@@ -89,7 +89,7 @@ impl Known {
 }
 
 /// Whether `text` is what `pattern` says, in which `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(text) = text.strip_prefix(head) else { return false };
     // The first place at which a piece stands is as good as any later one, but for the last piece.

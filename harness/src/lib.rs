@@ -9,9 +9,12 @@
 //! | put up a server, and the clients under test | [`arena`], [`subject`] |
 //! | tell one of them in words | [`explain`] |
 //! | run them, and keep what they leave | [`runner`], [`record`] |
+//! | hear what is said to a server that tells nothing of itself | [`witness`] |
 //! | judge it | [`oracle`], [`verdict`] |
 //! | take down what passed on the wire, and read it | [`capture`], [`decode`] |
+//! | keep what was said as a file of kilobytes, and say it again | [`cassette`] |
 //! | compare what was said with what was said before | [`golden`] |
+//! | see how true the mock is | [`parity`] |
 //! | set aside what a client is known to do wrong | [`known`] |
 //! | hear what happens while it runs | [`event`] |
 //! | tell people and machines about it | [`report`] |
@@ -20,6 +23,7 @@
 
 pub mod arena;
 pub mod capture;
+pub mod cassette;
 pub mod cli;
 pub mod decode;
 pub mod event;
@@ -29,6 +33,7 @@ pub mod known;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod oracle;
+pub mod parity;
 pub mod plan;
 pub mod record;
 pub mod report;
@@ -36,3 +41,4 @@ pub mod runner;
 pub mod scenario;
 pub mod subject;
 pub mod verdict;
+pub mod witness;

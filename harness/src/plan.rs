@@ -29,6 +29,8 @@ pub struct RunPlan {
     pub transcripts: Option<PathBuf>,
     /// A directory for the cases to happen in. Without it they happen in memory where there is room.
     pub scratch: Option<PathBuf>,
+    /// Whether something may be left on a server that is not ours.
+    pub allow_writes: bool,
     /// Whether captures of the connections are kept, too.
     pub capture: bool,
     /// Whether PostgreSQL's tools are asked about backups of synthetic clusters that must be restorable.
@@ -62,7 +64,8 @@ pub struct UnknownSpec {
 
 impl SubjectSpec {
     const EXPECTED: &'static str = "builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE";
-    const PLACEHOLDERS: [&'static str; 8] = ["host", "port", "user", "password", "dir", "label", "slot", "manifest"];
+    const PLACEHOLDERS: [&'static str; 10] =
+        ["host", "port", "user", "password", "dir", "label", "slot", "manifest", "jobs", "lsn"];
 }
 
 impl FromStr for SubjectSpec {
@@ -85,7 +88,7 @@ impl FromStr for SubjectSpec {
                 if let Some(unknown) = unknown_placeholder(template) {
                     return Err(UnknownSpec {
                         problem: format!("unknown placeholder {unknown:?} in the exec template"),
-                        expected: "{host}, {port}, {user}, {password}, {dir}, {label}, {slot} or {manifest}",
+                        expected: "{host}, {port}, {user}, {password}, {dir}, {label}, {slot}, {manifest}, {jobs} or {lsn}",
                     });
                 }
                 Ok(Self::Exec(template.to_owned()))
@@ -132,15 +135,66 @@ impl fmt::Display for SubjectSpec {
 pub enum ServerSpec {
     /// The mock walsender of this project.
     Mock,
+    /// PostgreSQL's programs in this directory: a server of its own for every case.
+    Postgres(PathBuf),
+    /// PostgreSQL in containers of the image, in whose name `{major}` stands for the release; of the official ones without it.
+    Docker(Option<String>),
+    /// A server that is there.
+    Url(Conninfo),
+}
+
+/// A connection string. Shown without what may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Conninfo(pub String);
+
+impl fmt::Display for Conninfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: [&str; 5] = ["host", "hostaddr", "port", "user", "dbname"];
+        let read = backstop_client::conninfo::Conninfo::parse(&self.0).unwrap_or_default();
+        let pairs = SHOWN.iter().filter_map(|name| read.get(name).map(|value| (name, value)));
+        let pairs = pairs.map(|(name, value)| {
+            if value.contains([' ', '\'', '\\']) {
+                format!("{name}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+            } else {
+                format!("{name}={value}")
+            }
+        });
+        f.write_str(&pairs.collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl fmt::Debug for Conninfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl ServerSpec {
+    const EXPECTED: &'static str = "mock, pg=BINDIR, docker[=IMAGE] or url=CONNINFO";
 }
 
 impl FromStr for ServerSpec {
     type Err = UnknownSpec;
 
     fn from_str(text: &str) -> Result<Self, UnknownSpec> {
-        match text {
-            "mock" => Ok(Self::Mock),
-            _ => Err(UnknownSpec { problem: format!("unknown server {text:?}"), expected: "mock" }),
+        let refuse = |problem| UnknownSpec { problem, expected: Self::EXPECTED };
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        match (name, value) {
+            ("mock", None) => Ok(Self::Mock),
+            ("pg", Some(bin)) if !bin.trim().is_empty() => Ok(Self::Postgres(bin.into())),
+            ("docker", None) => Ok(Self::Docker(None)),
+            ("docker", Some(image)) if !image.trim().is_empty() => Ok(Self::Docker(Some(image.to_owned()))),
+            ("docker", _) => Err(refuse("nothing follows \"docker=\"".to_owned())),
+            ("url", Some(conninfo)) if !conninfo.trim().is_empty() => {
+                let read = backstop_client::conninfo::Conninfo::parse(conninfo);
+                read.map(|_| Self::Url(Conninfo(conninfo.to_owned()))).map_err(|error| refuse(format!("url: {error}")))
+            }
+            ("url", _) => Err(refuse("url without a connection string".to_owned())),
+            ("pg", _) => Err(refuse("pg without the directory of its programs".to_owned())),
+            _ => Err(refuse(format!("unknown server {text:?}"))),
         }
     }
 }
@@ -150,6 +204,10 @@ impl fmt::Display for ServerSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mock => f.write_str("mock"),
+            Self::Postgres(bin) => write!(f, "pg={}", bin.display()),
+            Self::Docker(None) => f.write_str("docker"),
+            Self::Docker(Some(image)) => write!(f, "docker={image}"),
+            Self::Url(conninfo) => write!(f, "url={conninfo}"),
         }
     }
 }
@@ -169,7 +227,11 @@ mod tests {
         ] {
             assert_eq!(text.parse::<SubjectSpec>().expect(text).to_string(), text);
         }
-        assert_eq!("mock".parse::<ServerSpec>().expect("the mock").to_string(), "mock");
+        for text in
+            ["mock", "pg=/opt/pg/bin", "docker", "docker=localhost:5000/postgres:{major}", "url=host=db user=backup"]
+        {
+            assert_eq!(text.parse::<ServerSpec>().expect(text).to_string(), text);
+        }
     }
 
     #[test]
@@ -178,7 +240,12 @@ mod tests {
         insta::assert_snapshot!(client("pgbasebackup"), @r#"unknown client "pgbasebackup": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
         insta::assert_snapshot!(client("builtin=x"), @r#"unknown client "builtin=x": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
         insta::assert_snapshot!(client("pg_basebackup="), @r#"nothing follows "pg_basebackup=": expected builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE"#);
-        insta::assert_snapshot!(client("exec=tool {target}"), @r#"unknown placeholder "{target}" in the exec template: expected {host}, {port}, {user}, {password}, {dir}, {label}, {slot} or {manifest}"#);
-        insta::assert_snapshot!("docker=postgres".parse::<ServerSpec>().expect_err("not there"), @r#"unknown server "docker=postgres": expected mock"#);
+        insta::assert_snapshot!(client("exec=tool {target}"), @r#"unknown placeholder "{target}" in the exec template: expected {host}, {port}, {user}, {password}, {dir}, {label}, {slot}, {manifest}, {jobs} or {lsn}"#);
+        let server = |text: &str| text.parse::<ServerSpec>().expect_err(text).to_string();
+        insta::assert_snapshot!(server("podman=postgres"), @r#"unknown server "podman=postgres": expected mock, pg=BINDIR, docker[=IMAGE] or url=CONNINFO"#);
+        insta::assert_snapshot!(server("url=nonsense=1"), @r#"url: invalid connection option "nonsense": expected mock, pg=BINDIR, docker[=IMAGE] or url=CONNINFO"#);
+        let secret: ServerSpec = "url=postgres://u:geheim@db:5433/x?sslmode=require".parse().expect("a server");
+        assert_eq!(secret.to_string(), "url=host=db port=5433 user=u dbname=x");
+        insta::assert_snapshot!(server("pg"), @"pg without the directory of its programs: expected mock, pg=BINDIR, docker[=IMAGE] or url=CONNINFO");
     }
 }

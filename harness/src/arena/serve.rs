@@ -1,18 +1,19 @@
 //! Serving one scenario to whoever comes: a debugger, a proxy, the client that misbehaved.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use backstop_mock::transcript::Event;
 use tokio::sync::watch;
 
-use super::{config, seed, settle, start};
-use crate::capture::CaptureWriter;
+use super::recording::{SharedRecording, record};
+use super::replay::{self, Replaying};
+use super::{config, description, seed, settle, start};
 use crate::scenario::Case;
 
 /// How often the log catches up with the transcript: for eyes, not for programs.
@@ -32,6 +33,20 @@ pub enum ServeError {
     /// The address cannot be listened on.
     #[error("{0}")]
     Listen(io::Error),
+    /// Nobody answers behind a proxy.
+    #[error("could not reach the upstream: {0}")]
+    Upstream(String),
+    /// A fault that nobody can carry out there.
+    #[error("{0}")]
+    Impossible(String),
+    /// A cassette that cannot be played.
+    #[error("could not play {path}: {problem}")]
+    Cassette {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The output went away.
     #[error("could not write: {0}")]
     Output(#[from] io::Error),
@@ -58,8 +73,11 @@ impl FromStr for Endpoint {
     }
 }
 
-/// The name of the socket in its directory, which goes with the value.
-struct SocketFile(PathBuf);
+/// The name of the socket in its directory: that of port 5432.
+pub(super) const SOCKET: &str = ".s.PGSQL.5432";
+
+/// A socket, which goes with the value.
+pub(super) struct SocketFile(pub(super) PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
@@ -97,6 +115,11 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let setup = |problem| ServeError::Setup { case: case.id.clone(), problem };
     let case = &settle(case.clone()).map_err(setup)?;
+    if let Some(path) = replay::cassette(case) {
+        let Service { endpoint, ca_file, record, .. } = service.clone();
+        let replaying = Replaying { cassette: path, endpoint, ca_file, record };
+        return replay::replay(&replaying, out, log, cancel).await;
+    }
     let outside = tempfile::Builder::new().prefix("backstop-").tempdir()?;
     let mut config = config(case, service.seed.unwrap_or_else(|| seed(case)), outside.path()).map_err(setup)?;
     config.server_root.clone_from(&service.server_root);
@@ -104,65 +127,95 @@ pub async fn serve(
         tls.names.push(address.ip().to_string());
     }
     let server = start(case, config).map_err(setup)?;
-    if let Some(path) = &service.ca_file {
-        let pem = server.ca_certificate_pem().ok_or_else(|| setup("its server does not speak TLS".to_owned()))?;
-        let problem = |error| setup(format!("could not write {}: {error}", path.display()));
-        fs::write(path, pem).map_err(problem)?;
-    }
-    let capture = service.record.as_ref().map(|path| {
-        let problem = |error| setup(format!("could not write {}: {error}", path.display()));
-        let writer = File::create(path).and_then(|file| CaptureWriter::new(BufWriter::new(file), u64::MAX));
-        writer.map(|writer| Arc::new(Mutex::new(writer))).map_err(problem)
-    });
-    let capture = capture.transpose()?;
+    write_ca(service.ca_file.as_deref(), server.ca_certificate_pem()).map_err(setup)?;
+    let capture = record(service.record.as_deref()).map_err(setup)?;
     if let Some(capture) = &capture {
         server.capture(Arc::clone(capture) as _);
     }
     let (listener, _socket) = match &service.endpoint {
-        Endpoint::Tcp(address) => {
-            let listener = server.listen(*address).map_err(ServeError::Listen)?;
-            writeln!(out, "listening on {}", listener.local_addr()?)?;
-            (listener, None)
-        }
+        Endpoint::Tcp(address) => (server.listen(*address).map_err(ServeError::Listen)?, None),
         Endpoint::Unix(directory) => {
-            let socket = directory.join(".s.PGSQL.5432");
-            let listener = server.listen_unix(&socket).map_err(ServeError::Listen)?;
-            writeln!(out, "listening on unix:{}", directory.display())?;
-            (listener, Some(SocketFile(socket)))
+            let socket = directory.join(SOCKET);
+            (server.listen_unix(&socket).map_err(ServeError::Listen)?, Some(SocketFile(socket)))
         }
     };
-    out.flush()?;
-    let serving = listener.run();
-    tokio::pin!(serving);
-    let mut refresh = tokio::time::interval(REFRESH);
-    loop {
-        tokio::select! {
-            _ = &mut serving => return Ok(()),
-            _ = cancel.wait_for(|cancelled| *cancelled) => break,
-            _ = refresh.tick() => {
-                show(&server.take_transcript(), log)?;
-                write_out(capture.as_ref())?;
-            }
-        }
+    announce(&service.endpoint, listener.local_addr().ok(), out)?;
+    for fault in case.scenario.faults.iter().filter(|fault| fault.r#do.client_machine().is_some()) {
+        let fault = description(fault);
+        writeln!(log, "note: {fault} strikes the machine of a client, which only whoever starts the client can do")?;
     }
-    show(&server.transcript(), log)?;
-    write_out(capture.as_ref())?;
+    log.flush()?;
+    let news = News { events: &|| server.take_transcript(), rest: &|| server.transcript(), capture };
+    news.tell(listener.run(), log, &mut cancel).await?;
     Ok(())
 }
 
+/// Writes the certificate of whoever speaks TLS.
+pub(super) fn write_ca(path: Option<&Path>, pem: Option<&str>) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    let pem = pem.ok_or_else(|| "its server does not speak TLS".to_owned())?;
+    fs::write(path, pem).map_err(|error| format!("could not write {}: {error}", path.display()))
+}
+
+/// Says where somebody listens: the first line on `out`.
+pub(super) fn announce(endpoint: &Endpoint, address: Option<SocketAddr>, out: &mut impl Write) -> io::Result<()> {
+    match (endpoint, &address) {
+        (Endpoint::Unix(directory), _) => writeln!(out, "listening on unix:{}", directory.display())?,
+        (Endpoint::Tcp(address), None) | (_, Some(address)) => writeln!(out, "listening on {address}")?,
+    }
+    out.flush()
+}
+
+/// What happens while clients are served.
+pub(super) struct News<'a> {
+    /// Events that are complete and were not told.
+    pub(super) events: &'a dyn Fn() -> Vec<Event>,
+    /// All that were not told.
+    pub(super) rest: &'a dyn Fn() -> Vec<Event>,
+    pub(super) capture: Option<SharedRecording>,
+}
+
+impl News<'_> {
+    /// Tells it on `log`, until the socket breaks or `cancel` says so.
+    pub(super) async fn tell(
+        &self,
+        serving: impl Future<Output = io::Result<()>>,
+        log: &mut impl Write,
+        cancel: &mut watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        tokio::pin!(serving);
+        let mut refresh = tokio::time::interval(REFRESH);
+        loop {
+            tokio::select! {
+                _ = &mut serving => break,
+                _ = cancel.wait_for(|cancelled| *cancelled) => break,
+                _ = refresh.tick() => {
+                    show(&(self.events)(), log)?;
+                    write_out(self.capture.as_ref())?;
+                }
+            }
+        }
+        show(&(self.rest)(), log)?;
+        match &self.capture {
+            Some(capture) => capture.lock().unwrap_or_else(PoisonError::into_inner).finish(),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Writes what waits of a capture, so that it can be read while the server runs.
-fn write_out(capture: Option<&Arc<Mutex<CaptureWriter<BufWriter<File>>>>>) -> io::Result<()> {
+fn write_out(capture: Option<&SharedRecording>) -> io::Result<()> {
     match capture {
         // What it holds is whole between statements, even if somebody died in the middle of one.
-        Some(capture) => capture.lock().unwrap_or_else(PoisonError::into_inner).finish(),
+        Some(capture) => capture.lock().unwrap_or_else(PoisonError::into_inner).write_out(),
         None => Ok(()),
     }
 }
 
 /// Writes events.
 fn show(events: &[Event], log: &mut impl Write) -> io::Result<()> {
-    for event in events {
-        writeln!(log, "{event}")?;
-    }
+    // Standard error has no buffer of its own.
+    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+    log.write_all(lines.as_bytes())?;
     log.flush()
 }

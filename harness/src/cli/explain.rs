@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::{Failure, Root, one_case};
-use crate::explain;
+use crate::{arena, explain};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -29,6 +29,9 @@ pub(super) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
     let case = one_case(&args.case, &args.root)?;
     let mut out = anstream::stdout().lock();
     if !args.toml {
+        // Which release was recorded stands on the cassette.
+        let recorded = case.scenario.server.replay.is_some();
+        let case = if recorded { arena::settle(case).map_err(Failure::Environment)? } else { case };
         write!(out, "{}", explain::story(&case))?;
         return Ok(0);
     }

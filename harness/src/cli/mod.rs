@@ -1,4 +1,4 @@
-//! The command line: `backstop run`, `judge`, `serve`, `list`, `explain`, `decode`, `schema` and `mutants`.
+//! The command line: `backstop run`, `judge`, `serve`, `proxy`, `list`, `explain`, `decode`, `parity`, `schema` and `mutants`.
 
 mod cancel;
 mod decode;
@@ -6,7 +6,9 @@ mod explain;
 mod judge;
 mod list;
 mod mutants;
+mod parity;
 mod progress;
+mod proxy;
 mod run;
 mod schema;
 mod serve;
@@ -57,12 +59,16 @@ enum Command {
     Judge(judge::JudgeArgs),
     /// Serve one scenario to whoever connects
     Serve(serve::ServeArgs),
+    /// Put the faults of one scenario before a real server
+    Proxy(proxy::ProxyArgs),
     /// List scenarios and count cases by area
     List(list::ListArgs),
     /// Tell what one case is about, without running it
     Explain(explain::ExplainArgs),
     /// Say message by message what a capture holds
     Decode(decode::DecodeArgs),
+    /// Compare what the mock says with what a real server says, message by message
+    Parity(parity::ParityArgs),
     /// Print the JSON schema of scenario files
     Schema(schema::SchemaArgs),
     /// Run deliberately broken clients, each of which some case has to catch
@@ -92,9 +98,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Judge(args) => judge::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Proxy(args) => proxy::run(&args),
         Command::List(args) => list::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Decode(args) => decode::run(&args),
+        Command::Parity(args) => parity::run(args),
         Command::Schema(args) => schema::run(&args),
         Command::Mutants(args) => mutants::run(args),
     };
@@ -149,6 +157,16 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Environment(format!("could not write to standard output: {error}"))
     }
+}
+
+/// The one case that `wanted` stands for, with its faults: not a sweep as a whole.
+fn one_story(wanted: &str, root: &Root) -> Result<Case, Failure> {
+    let case = one_case(wanted, root)?;
+    if let Some(sweep) = case.scenario.sweep.as_ref().filter(|_| case.step.is_none()) {
+        let first = sweep.every.first();
+        return Err(Failure::Usage(format!("{} is a sweep: choose a step, such as '{}[{first}]'", case.id, case.id)));
+    }
+    Ok(case)
 }
 
 /// The one case that `wanted` stands for.

@@ -25,7 +25,10 @@ Examples:
   backstop run --client builtin --client pg_basebackup=/opt/pg/bin/pg_basebackup
   backstop run --client 'exec=my-backup --host {host} --port {port} --to {dir}' --report junit=report.xml
   backstop run --partition 2/5 --report json=-
-  backstop run --client pg_basebackup --known scenarios/known/pg_basebackup-15.toml";
+  backstop run --client pg_basebackup --known scenarios/known/pg_basebackup-15.toml
+  backstop run sound --server pg=/usr/lib/postgresql/15/bin
+  backstop run sound --server docker
+  backstop run commands --server 'url=host=db.example.com user=backup'";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
@@ -34,13 +37,20 @@ pub(super) struct RunArgs {
     #[arg(value_name = "CASE|PATH")]
     cases: Vec<String>,
     /// The client under test: builtin, pg_basebackup[=PATH], pg_receivewal[=PATH] or exec=TEMPLATE, where {host}, {port},
-    /// {user}, {password}, {dir}, {label}, {slot} and {manifest} (of the backup before an incremental one) are replaced and no
-    /// shell is involved; with several, a matrix is printed
+    /// {user}, {password}, {dir}, {label}, {slot}, {manifest} (of the backup before an incremental one), {lsn} (where that
+    /// started) and {jobs} (connections of a backup with SQL, for programs that take such) are replaced and no shell is
+    /// involved; with several, a matrix is printed
     #[arg(long = "client", value_name = "CLIENT", default_value = "builtin")]
     clients: Vec<SubjectSpec>,
-    /// What the clients connect to: mock
+    /// What the clients connect to: mock; pg=BINDIR, where every case gets a PostgreSQL server of its own; docker[=IMAGE], the same in
+    /// containers of postgres:RELEASE or of IMAGE, in which {major} stands for the release; or url=CONNINFO, a server that
+    /// is there, in libpq's words: whatever needs no faults and no settings is played there, one case at a time, and what it answers has to
+    /// be what PostgreSQL of its release answers. Every backup is a whole one of that server, makes a checkpoint and switches WAL
     #[arg(long, value_name = "SERVER", default_value = "mock")]
     server: ServerSpec,
+    /// With url=CONNINFO: play what leaves something on the server, too, slots for instance. Slots that a case makes are dropped after it
+    #[arg(long)]
+    allow_writes: bool,
     /// How many cases run at a time [default: the number of processors]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -95,6 +105,9 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     if args.bless && !args.clients.contains(&SubjectSpec::Builtin) {
         return Err(Failure::Usage("--bless is about the transcripts of the client builtin".to_owned()));
     }
+    if args.bless && args.server != ServerSpec::Mock {
+        return Err(Failure::Usage("--bless is about the transcripts of the server mock".to_owned()));
+    }
     let named = !args.cases.is_empty();
     let selection =
         Selection { wanted: args.cases, tags: args.tags, partition: args.partition, root: args.root.scenarios };
@@ -124,6 +137,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         scratch: args.scratch,
         capture: args.capture,
         ask_postgres: args.ask_postgres,
+        allow_writes: args.allow_writes,
         strict: args.strict,
         bless,
     };

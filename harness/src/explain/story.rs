@@ -1,5 +1,7 @@
 //! The story in English.
 
+use std::num::NonZero;
+
 use backstop_mock::fault::{Action, Fault, Point};
 use backstop_protocol::version::ServerVersion;
 
@@ -92,20 +94,24 @@ impl Text {
 fn server(case: &Case) -> String {
     let scenario = &case.scenario;
     let cluster = &scenario.cluster;
-    let mut parts = vec![format!("PostgreSQL {} with {} of data", scenario.server.version, cluster.size)];
+    let version = scenario.server.version;
+    let mut parts = vec![match &scenario.server.replay {
+        Some(cassette) => format!("PostgreSQL {version} as it was recorded in {}", cassette.display()),
+        None => format!("PostgreSQL {version} with {} of data", cluster.size),
+    }];
     parts.extend(
         cluster
             .tablespaces
             .iter()
             .map(|tablespace| format!("a tablespace {} at {}", tablespace.oid, tablespace.location)),
     );
-    parts.extend(differences(&scenario.server, &["version"]));
+    parts.extend(differences(&scenario.server, &["version", "replay"]));
     parts.extend(differences(cluster, &["size", "tablespace"]));
     parts.join("; ")
 }
 
 fn who(client: &Client, version: ServerVersion) -> String {
-    let known = ["name", "tool", "format", "wal", "slot", "manifest", "checkpoint"];
+    let known = ["name", "tool", "format", "wal", "slot", "manifest", "checkpoint", "jobs"];
     let slot = match client.slot_on(version) {
         Slot::None => "without a slot".to_owned(),
         Slot::Temporary => "with a temporary slot".to_owned(),
@@ -131,6 +137,18 @@ fn who(client: &Client, version: ServerVersion) -> String {
                 ),
             };
             vec![format!("{} takes a base backup {format}, {manifest}, and {wal}", client.name)]
+        }
+        Tool::Parallel => {
+            let jobs = client.jobs.map_or(1, NonZero::get);
+            let connections = if jobs == 1 { "one connection".to_owned() } else { format!("{jobs} connections") };
+            let wal = match client.wal {
+                WalMethod::None => "leaves WAL to others",
+                WalMethod::Fetch | WalMethod::Stream => "fetches WAL again and again over one more",
+            };
+            vec![format!(
+                "{} takes a base backup with SQL over {connections} besides the one that holds it, and {wal}",
+                client.name
+            )]
         }
         other => {
             let tool = serde_json::to_value(other).unwrap_or_default();

@@ -2,9 +2,11 @@
 //!
 //! This is the order in which releases 9.1 to 18 and the built-in client speak; tests hold it against what is really said.
 
+mod parallel;
+
 use backstop_mock::config::Auth;
 use backstop_mock::fault::{Fault, Point};
-use backstop_protocol::version::ServerVersion;
+use backstop_protocol::version::{Flavour, ServerVersion};
 
 use crate::scenario::Case;
 use crate::scenario::model::{Client, Manifest, Slot, Tool, WalMethod};
@@ -12,7 +14,7 @@ use crate::scenario::model::{Client, Manifest, Slot, Tool, WalMethod};
 /// A line of the timeline: messages of one side that come together, or a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The connection: `backup` or `wal`.
+    /// The connection: `backup` or `wal`; of a backup with SQL also `files`, of which there may be several.
     pub lane: &'static str,
     /// `<` from the client, `>` from the server, `!` a fault.
     pub sign: char,
@@ -37,6 +39,7 @@ pub fn of(case: &Case, client: &Client) -> Vec<Row> {
             talk.lane = "wal";
             talk.receive_wal();
         }
+        Tool::Parallel => parallel::talk(&mut talk),
     }
     let mut rows = talk.rows;
     for (index, fault) in case.scenario.faults.iter().enumerate() {
@@ -169,7 +172,7 @@ impl Talk<'_> {
         }
         self.server(
             &["ParameterStatus", "BackendKeyData"],
-            format!("server_version={}", self.version.announced()),
+            format!("server_version={}", self.case.scenario.server.flavour.announced(self.version)),
             &[],
         );
         self.ready();
@@ -195,7 +198,7 @@ impl Talk<'_> {
             self.command("SHOW wal_segment_size");
         }
         self.command("IDENTIFY_SYSTEM");
-        if self.client.incremental_from.is_some() {
+        if self.client.incremental_from.is_some() && !self.flavour().increments_by_lsn() {
             self.client("Query", "UPLOAD_MANIFEST");
             self.server(&["CopyInResponse"], "UPLOAD_MANIFEST", &["command"]);
             self.client("CopyData", "backup_manifest");
@@ -203,7 +206,9 @@ impl Talk<'_> {
             self.server(&["CommandComplete"], "", &[]);
             self.ready();
         }
-        self.client("Query", "BASE_BACKUP");
+        let since = self.client.incremental_from.as_ref().filter(|_| self.flavour().increments_by_lsn());
+        let since = since.map(|base| format!(" INCREMENTAL, from the start of {base}"));
+        self.client("Query", format!("BASE_BACKUP{}", since.unwrap_or_default()));
         self.server(&ANSWER, "BASE_BACKUP: the start position", &["command", "start-position"]);
         // A row for each tablespace, and one for the data directory.
         let rows = vec!["DataRow"; self.case.scenario.cluster.tablespaces.len() + 1];
@@ -222,6 +227,10 @@ impl Talk<'_> {
         self.client("Terminate", "");
     }
 
+    fn flavour(&self) -> Flavour {
+        self.case.scenario.server.flavour
+    }
+
     fn archives(&mut self) {
         let tablespaces =
             self.case.scenario.cluster.tablespaces.iter().map(|tablespace| format!("{}.tar", tablespace.oid));
@@ -238,6 +247,11 @@ impl Talk<'_> {
                 self.server(&["CopyData"], "how much is done (p)", &["progress"]);
             }
             self.notice(waits);
+            if self.flavour().sends_profile() {
+                self.server(&["CopyData"], "backup_profile begins (n)", &["archive-begin"]);
+                self.server(&["CopyData"], "backup_profile (d)", &["archive-data"]);
+                self.server(&["CopyData"], "how much is done (p)", &["archive-end", "progress"]);
+            }
             if manifest {
                 self.server(&["CopyData"], "the manifest begins (m)", &["manifest-begin"]);
                 self.server(&["CopyData"], "the manifest (d)", &["manifest-data"]);
@@ -251,6 +265,11 @@ impl Talk<'_> {
             self.server(&["CopyDone"], format!("{archive} ends"), &["archive-end", "copy-done"]);
         }
         self.notice(waits);
+        if self.flavour().sends_profile() {
+            self.server(&["CopyOutResponse"], "backup_profile begins", &["copy-begin", "archive-begin"]);
+            self.server(&["CopyData"], "backup_profile", &["archive-data"]);
+            self.server(&["CopyDone"], "backup_profile ends", &["archive-end", "copy-done"]);
+        }
         if manifest {
             self.server(&["CopyOutResponse"], "the manifest begins", &["copy-begin", "manifest-begin"]);
             self.server(&["CopyData"], "the manifest", &["manifest-data"]);

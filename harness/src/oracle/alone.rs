@@ -135,6 +135,7 @@ impl Facts {
         // One that cannot be read is refused by whoever judges the manifest.
         let read = manifest.as_ref().and_then(|manifest| manifest.as_ref().ok());
         let last = read.and_then(|manifest| manifest.wal_ranges.first());
+        let incremental = label.incremental_from.is_some() || label.incremental_from_location.is_some();
         let backup = BackupRecord {
             session: 0,
             start: label.start,
@@ -151,10 +152,11 @@ impl Facts {
             command_complete: true,
             client_terminated: true,
             found: std::collections::BTreeMap::new(),
+            profile: None,
         };
         let tablespaces = tablespaces(artifact, version)?;
         let original = Alone { version, system_identifier, segment_size, tablespaces };
-        Ok(Self { original, backup, incremental: label.incremental_from.is_some() })
+        Ok(Self { original, backup, incremental })
     }
 }
 
@@ -190,13 +192,13 @@ fn end_of_backup(evidence: &Evidence<'_>) -> Result<Lsn, String> {
     }
 }
 
-/// What is known of the server: what its backup says of it.
+/// What is known of a server whose files are not: what it, or its backup, says of it.
 #[derive(Debug)]
-struct Alone {
-    version: ServerVersion,
-    system_identifier: u64,
-    segment_size: WalSegmentSize,
-    tablespaces: Vec<Tablespace>,
+pub(crate) struct Alone {
+    pub(crate) version: ServerVersion,
+    pub(crate) system_identifier: u64,
+    pub(crate) segment_size: WalSegmentSize,
+    pub(crate) tablespaces: Vec<Tablespace>,
 }
 
 impl Original for Alone {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use backstop_protocol::base_backup::profile;
 use tempfile::TempDir;
 
 use super::unpack;
@@ -46,6 +48,11 @@ impl Content {
         Ok(file.take(self.size))
     }
 
+    /// Its first `size` bytes, if it has so many.
+    pub fn beginning(&self, size: u64) -> Option<Self> {
+        (size <= self.size).then(|| Self { size, ..self.clone() })
+    }
+
     /// All of it, if it is not longer than `limit`.
     pub fn read(&self, limit: u64) -> io::Result<Vec<u8>> {
         if self.size > limit {
@@ -67,6 +74,9 @@ pub struct Artifact {
     pub items: BTreeMap<MemberPath, Item>,
     /// `backup_manifest`, if it was published.
     pub manifest: Option<Content>,
+    /// Permission bits, with set-user-ID and its like, of the files and directories in a directory; empty if archives were
+    /// stored.
+    pub modes: BTreeMap<MemberPath, u32>,
     /// Whether the client stored archives instead of a directory.
     pub is_tar: bool,
     /// What is wrong with the form itself: unreadable archives, duplicate members, missing trailers.
@@ -84,6 +94,11 @@ impl Artifact {
         if artifact.is_tar {
             for (prefix, path) in archives {
                 artifact.load_archive(&prefix, &path);
+            }
+            // Lies beside the archives.
+            for name in [profile::FILE_NAME, profile::CHECKSUM_FILE_NAME] {
+                let found = whole_file(&target.join(name)).map(|content| (name.into(), Item::File(content)));
+                artifact.items.extend(found);
             }
         } else if let Err(error) = artifact.walk(target, &[], 0) {
             artifact.problems.push(format!("{}: {error}", target.display()));
@@ -139,6 +154,9 @@ impl Artifact {
             } else {
                 Item::Other("special file")
             };
+            if matches!(item, Item::File(_) | Item::Directory) {
+                self.modes.insert(name.clone(), entry.metadata()?.permissions().mode() & 0o7777);
+            }
             self.items.insert(name, item);
         }
         Ok(())

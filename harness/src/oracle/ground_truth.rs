@@ -8,6 +8,7 @@ use super::Evidence;
 use super::artifact::{Content, Item};
 use super::incremental;
 use super::original::{Expected, ExpectedKind, Original};
+use super::profile;
 
 /// After so many differences the rest is not interesting.
 const ENOUGH: usize = 20;
@@ -44,6 +45,7 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
         return Ok(());
     }
     let mut known = BTreeSet::new();
+    let left_out = profile::left_out(evidence.backup);
     for file in evidence.original.expected(evidence.backup)? {
         let shown = file.path.escape_ascii().to_string();
         let blocks = incremental::name(&file.path);
@@ -60,6 +62,9 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
         }
         match (file.kind, evidence.artifact.items.get(&file.path)) {
             (ExpectedKind::Special, _) => continue,
+            (_, Some(_)) if left_out.contains(&file.path) => {
+                problems.push(format!("\"{shown}\" is there, and the server left it out"));
+            }
             // A backup may hold its own version of the file: `-R` appends to it.
             (ExpectedKind::File { .. }, Some(_)) if file.path == b"postgresql.auto.conf" => {}
             (ExpectedKind::File { size }, Some(Item::File(content))) => {
@@ -72,14 +77,15 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
                 }
             }
             (ExpectedKind::Directory, Some(Item::Directory | Item::Symlink(_))) | (ExpectedKind::Symlink, Some(_)) => {}
-            (_, None) if is_of_the_backup(&file.path) => {}
+            (_, None) if is_of_the_backup(&file.path) || left_out.contains(&file.path) => {}
             (_, None) => problems.push(format!("\"{shown}\" is missing")),
             (_, Some(_)) => problems.push(format!("\"{shown}\" is of another type than the server's")),
         }
         known.insert(file.path);
     }
     for (name, item) in &evidence.artifact.items {
-        if !known.contains(name) && !is_of_the_backup(name) && *item != Item::Directory {
+        let ours = is_of_the_backup(name) || profile::comes_with(evidence.backup, name);
+        if !known.contains(name) && !ours && *item != Item::Directory {
             problems.push(format!("\"{}\" is not a file of the server", name.escape_ascii()));
         }
     }
@@ -87,7 +93,11 @@ fn compare(evidence: &Evidence<'_>, problems: &mut Vec<String>) -> io::Result<()
 }
 
 /// Where a stored file and the server's differ first.
-fn first_difference(original: &dyn Original, file: &Expected, content: &Content) -> io::Result<Option<Range<u64>>> {
+pub(super) fn first_difference(
+    original: &dyn Original,
+    file: &Expected,
+    content: &Content,
+) -> io::Result<Option<Range<u64>>> {
     let mut stored = content.open()?;
     let mut ours = vec![0; 64 << 10];
     let mut at = 0;

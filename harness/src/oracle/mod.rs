@@ -7,11 +7,14 @@
 //! |---|---|
 //! | [`complete`] | archives in bad form; no `PG_VERSION`, label, control file or tablespace; ones of another backup |
 //! | [`ground_truth`] | any stored byte that is not the server's, missing and unknown files, [changed blocks](incremental) left out |
+//! | [`profile`] | a `backup_profile` that is not the server's; files left out that are not in the backup before as they are now |
+//! | [`by_client`] | a `backup_profile` of a client's own that does not list what is there |
 //! | [`manifest`] | members that differ from the manifest, in either direction |
 //! | [`wal`] | holes, foreign bytes or garbage between start and end position |
 //! | [`server_side`] | success for a backup that the server did not end with CommandComplete |
 //! | [`confirmed`] | flush positions beyond the WAL that was sent; a slot that is ahead of the WAL in the backup |
 //! | [`archive`] | in an archive of WAL: foreign bytes, holes, missing history files, more confirmed than it holds |
+//! | [`modes`] | after a success: files and directories with permissions that no server gives them |
 //! | [`leftovers`] | after a failure: something that passes for a backup |
 //! | [`outside`] | changes outside the target |
 //! | [`postgres`] | what PostgreSQL does not start on, or its own tools refuse |
@@ -22,6 +25,7 @@
 pub mod alone;
 pub mod archive;
 pub mod artifact;
+pub mod by_client;
 mod bytes;
 pub mod complete;
 pub mod confirmed;
@@ -30,9 +34,11 @@ pub mod ground_truth;
 pub mod incremental;
 pub mod leftovers;
 pub mod manifest;
+pub mod modes;
 pub mod original;
 pub mod outside;
 pub mod postgres;
+pub mod profile;
 pub mod server_side;
 mod unpack;
 pub mod wal;
@@ -72,13 +78,14 @@ pub fn judge(case: &Case, record: &Record) -> (Verdict, Vec<Check>) {
     let mut verdict = Verdict::Pass;
     let mut checks = Vec::new();
     for client in &record.clients {
-        let backup = record.backups.iter().rev().find(|backup| record.is_session_of(backup.session, &client.name));
+        let artifact = Artifact::load(&client.target);
+        let told = by_client::told(case, record, &client.name, &artifact);
         let evidence = Evidence {
             client,
             original: &*record.original,
-            backup,
+            backup: told.as_ref().or_else(|| record.backup_of(&client.name)),
             sqlstates: record.sqlstates(&client.name),
-            artifact: Artifact::load(&client.target),
+            artifact,
         };
         verdict = verdict.max(judge_client(case, record, &evidence, &mut checks));
     }
@@ -130,6 +137,12 @@ fn judge_client(case: &Case, record: &Record, evidence: &Evidence<'_>, checks: &
             };
             checks.push(law(check, "nothing to object to", found, problems.is_empty()));
         }
+        if client.ending.is_success() && archive.is_none() {
+            let wrong = modes::problems(&evidence.artifact);
+            let found = if wrong.is_empty() { "nothing to object to".to_owned() } else { wrong.join("; ") };
+            let check = format!("{}: files and directories have a server's permissions", client.name);
+            checks.push(law(check, "nothing to object to", found, wrong.is_empty()));
+        }
         if client.ending.is_success() && refused.iter().any(|(_, problems)| !problems.is_empty()) {
             verdict = verdict.max(Verdict::SilentCorruption);
         }
@@ -173,9 +186,12 @@ fn may_time_out(case: &Case, client: &str) -> bool {
     expectation.is_some_and(|expectation| expectation.must.outcome == Some(Outcome::Timeout))
 }
 
-/// Whether this backup comes with a manifest: as the server was asked, or, before it was asked, as the release does.
+/// Whether this backup comes with a manifest: as the server was asked, or, before it was asked, as the release does. Nobody makes one
+/// of what is copied with SQL.
 fn manifest_expected(case: &Case, evidence: &Evidence<'_>) -> bool {
+    let client = case.scenario.client(&evidence.client.name);
     match evidence.backup {
+        _ if client.is_some_and(|client| client.tool == Tool::Parallel) => false,
         Some(backup) => backup.options.manifest != ManifestOption::No,
         None => case.scenario.server.version.has_manifest(),
     }
@@ -199,8 +215,12 @@ fn refusals(case: &Case, record: &Record, evidence: &Evidence<'_>) -> Refusals {
         ("it is complete", complete::problems(evidence)),
         ("every byte is the server's", ground_truth::problems(evidence)),
         ("members and manifest agree", manifest::problems(evidence)),
+        ("what it left out is in the backup before", profile::problems(case, record, evidence)),
         ("the server ended the backup", server_side::problems(evidence)),
     ];
+    if client.is_some_and(by_client::is_concerned) {
+        refusals.push(("its profile lists what it holds", by_client::problems(evidence)));
+    }
     if client.is_none_or(|client| client.wal != WalMethod::None) {
         refusals.push(("WAL covers it", wal::problems(evidence)));
     }

@@ -14,6 +14,7 @@ use backstop_protocol::version::ServerVersion;
 use backstop_protocol::wal_file::WalSegmentSize;
 
 use super::bytes::first_difference;
+use super::postgres::Installation;
 use super::wal::blank;
 
 /// A member that a sound copy holds.
@@ -48,6 +49,8 @@ pub enum ExpectedKind {
 pub(crate) enum Known {
     /// The server can be asked.
     Live { entry: Entry, changed: Option<Vec<u32>> },
+    /// It lies in a data directory under its path.
+    Disk { changed: Option<Vec<u32>> },
     /// Their checksums were written down: CRC-32C of each block.
     Blocks { checksums: Vec<u32>, changed: Option<Vec<u32>> },
 }
@@ -56,7 +59,7 @@ impl Expected {
     /// In an incremental backup, the blocks that have changed since the backup before.
     pub fn changed_blocks(&self) -> Option<&[u32]> {
         match &self.known {
-            Known::Live { changed, .. } | Known::Blocks { changed, .. } => changed.as_deref(),
+            Known::Live { changed, .. } | Known::Disk { changed } | Known::Blocks { changed, .. } => changed.as_deref(),
         }
     }
 }
@@ -73,6 +76,10 @@ pub trait Original: fmt::Debug + Send + Sync {
     fn tablespaces(&self) -> Vec<Tablespace>;
     /// The server's cluster, for what only it can answer. Nothing, if it was written down or is not known.
     fn cluster(&self) -> Option<&Cluster> {
+        None
+    }
+    /// PostgreSQL's programs, if it is PostgreSQL that was copied: what was made of it has to start.
+    fn postgres(&self) -> Option<&Installation> {
         None
     }
     /// Whether its files are known: [`expected`](Self::expected) then says what a copy holds.
@@ -149,9 +156,7 @@ impl Original for Server {
     fn difference(&self, file: &Expected, offset: u64, stored: &[u8]) -> io::Result<Option<Range<u64>>> {
         let mut theirs = vec![0; stored.len()];
         let known = read(Self::cluster(self), file, offset, &mut theirs)?;
-        let differs = first_difference(stored.get(..known).unwrap_or(stored), &theirs);
-        let at = differs.or((known < stored.len()).then_some(known)).map(|at| offset + at as u64);
-        Ok(at.map(|at| at..at + 1))
+        Ok(difference_in(&theirs, known, offset, stored))
     }
 
     fn read_wal(&self, timeline: TimelineId, position: Lsn, bytes: &mut [u8]) -> bool {
@@ -165,11 +170,32 @@ impl Original for Server {
         stored: &[u8],
         unread: &[Range<usize>],
     ) -> Option<Lsn> {
-        let mut theirs = vec![0; stored.len()];
-        Self::cluster(self).read_wal(timeline, position, &mut theirs).ok()?;
-        blank(&mut theirs, unread);
-        first_difference(stored, &theirs).map(|at| position + at as u64)
+        let read = |theirs: &mut [u8]| self.read_wal(timeline, position, theirs);
+        wal_difference_by(read, position, stored, unread)
     }
+}
+
+/// Where `stored` differs first from the WAL at `position` that `read` gives, without what is `unread`.
+pub(crate) fn wal_difference_by(
+    read: impl FnOnce(&mut [u8]) -> bool,
+    position: Lsn,
+    stored: &[u8],
+    unread: &[Range<usize>],
+) -> Option<Lsn> {
+    let mut theirs = vec![0; stored.len()];
+    if !read(&mut theirs) {
+        return None;
+    }
+    blank(&mut theirs, unread);
+    first_difference(stored, &theirs).map(|at| position + at as u64)
+}
+
+/// Where `stored` differs first from `theirs`, of which the first `known` bytes are known: the place in a file when they begin at
+/// `offset`.
+pub(crate) fn difference_in(theirs: &[u8], known: usize, offset: u64, stored: &[u8]) -> Option<Range<u64>> {
+    let differs = first_difference(stored.get(..known).unwrap_or(stored), theirs);
+    let at = differs.or((known < stored.len()).then_some(known)).map(|at| offset + at as u64);
+    at.map(|at| at..at + 1)
 }
 
 /// How much could be read.

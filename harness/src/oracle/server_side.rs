@@ -9,7 +9,7 @@ use super::Evidence;
 pub fn problems(evidence: &Evidence<'_>) -> Vec<String> {
     evidence
         .backup
-        .map_or_else(|| Some("the server never ran BASE_BACKUP for this client".to_owned()), objection)
+        .map_or_else(|| Some("the server began no backup for this client".to_owned()), objection)
         .into_iter()
         .collect()
 }

@@ -24,6 +24,7 @@ use backstop_mock::Server;
 use backstop_mock::transcript::Event;
 
 use super::{RunError, Scratch};
+use crate::arena::SharedCapture;
 use crate::capture::{CaptureWriter, MOST_KEPT};
 use crate::oracle::outside::Snapshot;
 use crate::record::{Record, saved};
@@ -134,6 +135,11 @@ impl CaseDirectory {
         if let Some(capture) = &self.capture {
             server.capture(Arc::clone(capture) as _);
         }
+    }
+
+    /// Who takes down what passes, if that is to be kept.
+    pub(super) fn shared_capture(&self) -> Option<SharedCapture> {
+        self.capture.as_ref().map(|capture| Arc::clone(capture) as _)
     }
 
     /// Writes the transcript, and what waits of the capture, beside what the clients left.

@@ -4,15 +4,45 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+use backstop_mock::fault::client::StartClient;
 use backstop_mock::fault::{Action, Fault, Point};
 use backstop_mock::{ClientOrder, Server};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
 use super::{Ended, RunError};
+use crate::arena::Passage;
 use crate::record::Ending;
 use crate::scenario::Case;
 use crate::scenario::model::Client;
+
+/// Who says what happens to clients: when one starts, what its machine does.
+pub(super) trait Director {
+    /// What is to be done to clients from now on.
+    fn client_orders(&self) -> UnboundedReceiver<ClientOrder>;
+    /// The client called `name` has ended.
+    fn client_ended(&self, name: &str);
+}
+
+impl Director for Server {
+    fn client_orders(&self) -> UnboundedReceiver<ClientOrder> {
+        Self::client_orders(self)
+    }
+
+    fn client_ended(&self, name: &str) {
+        Self::client_ended(self, name);
+    }
+}
+
+impl Director for Passage {
+    fn client_orders(&self) -> UnboundedReceiver<ClientOrder> {
+        Self::client_orders(self)
+    }
+
+    fn client_ended(&self, name: &str) {
+        Self::client_ended(self, name);
+    }
+}
 
 /// What happens to the machine of one client.
 pub(super) type Orders = UnboundedReceiver<ClientOrder>;
@@ -23,14 +53,14 @@ pub(super) type Outcome = Result<(Ending, String, Duration), String>;
 /// Runs every client of `case` by `run`, each from the point at which it starts, until all have ended. Belongs on a `LocalSet`.
 pub(super) async fn play<F>(
     case: &Case,
-    server: &Server,
+    director: &impl Director,
     mut run: impl FnMut(&Client, Orders) -> F,
 ) -> Result<Vec<Ended>, RunError>
 where
     F: Future<Output = Outcome> + 'static,
 {
     let clients = &case.scenario.clients;
-    let mut orders = server.client_orders();
+    let mut orders = director.client_orders();
     let waiting: Vec<String> = case.scenario.starts().iter().filter_map(started).collect();
     let mut cast = Cast { tasks: JoinSet::new(), names: BTreeMap::new(), orders: BTreeMap::new() };
     for client in clients.iter().filter(|client| !waiting.contains(&client.name)) {
@@ -48,7 +78,7 @@ where
         tokio::select! {
             biased;
             Some(order) = orders.recv() => match &order.action {
-                Action::StartClient { client } => {
+                Action::StartClient(StartClient { client }) => {
                     if let Some(client) = case.scenario.client(client) {
                         cast.start(client, &mut run);
                     }
@@ -63,7 +93,7 @@ where
                 if let Some(name) = cast.names.remove(&id) {
                     // Nobody listens any more: whoever waits for this machine need not.
                     cast.orders.insert(name.clone(), None);
-                    server.client_ended(&name);
+                    director.client_ended(&name);
                     ended.insert(name, outcome);
                 }
             }
@@ -89,7 +119,7 @@ fn clock(client: &Client) -> Duration {
 /// The client that a fault starts.
 fn started(fault: &Fault) -> Option<String> {
     match &fault.r#do {
-        Action::StartClient { client } => Some(client.clone()),
+        Action::StartClient(StartClient { client }) => Some(client.clone()),
         _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use backstop_mock::Server;
 use backstop_mock::config::Config;
+use backstop_mock::fault::client::{FillDisk, KillClient};
 use backstop_mock::fault::{Action, Signal};
 use rustix::process::{Pid, kill_process, kill_process_group};
 use tempfile::NamedTempFile;
@@ -17,7 +19,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use super::case_directory::CaseDirectory;
-use super::cast::{Orders, Outcome, play};
+use super::cast::{Director, Orders, Outcome, play};
 use super::{Ended, RunError, SETTLING, lock};
 use crate::arena;
 use crate::record::Ending;
@@ -51,27 +53,40 @@ pub(super) fn run(
         for client in case.scenario.clients.iter().filter(|client| client.tool == Tools::Receivewal) {
             arena::furnish(server.cluster(), &client.has, &directory.target(&client.name)).map_err(setup)?;
         }
-        let world = tokio::task::LocalSet::new();
-        let clients = world.run_until(play(case, &server, |client, orders| {
-            let base = client.incremental_from.as_ref();
-            let invocation = Invocation {
-                case,
-                client,
-                address,
-                ca_file: ca_file.as_ref().map(NamedTempFile::path),
-                target: directory.target(&client.name),
-                manifest: base.map(|base| directory.target(base).join("backup_manifest")),
-                tablespace: &|oid| directory.tablespace(&client.name, oid),
-            };
-            let command = tool.command(&invocation);
-            let disk = SmallDisk::wanted(case, client).then(|| SmallDisk::at(directory.place(&client.name)));
-            run_client(command, disk, client.timeout.0, orders, cancel.clone())
-        }));
-        let clients = clients.await?;
+        let clients = clients(case, tool, address, ca_file.as_ref(), directory, cancel, &server).await?;
         let _ = tokio::time::timeout(SETTLING, server.idle()).await;
         serving.abort();
         Ok((server, clients))
     })
+}
+
+/// Runs the clients of `case` against what listens on `address`.
+pub(super) async fn clients(
+    case: &Case,
+    tool: &Tool,
+    address: SocketAddr,
+    ca_file: Option<&NamedTempFile>,
+    directory: &CaseDirectory,
+    cancel: &watch::Receiver<bool>,
+    director: &impl Director,
+) -> Result<Vec<Ended>, RunError> {
+    let world = tokio::task::LocalSet::new();
+    let clients = world.run_until(play(case, director, |client, orders| {
+        let base = client.incremental_from.as_ref();
+        let invocation = Invocation {
+            case,
+            client,
+            address,
+            ca_file: ca_file.map(NamedTempFile::path),
+            target: directory.target(&client.name),
+            manifest: base.map(|base| directory.target(base).join("backup_manifest")),
+            tablespace: &|oid| directory.tablespace(&client.name, oid),
+        };
+        let command = tool.command(&invocation);
+        let disk = SmallDisk::wanted(case, client).then(|| SmallDisk::at(directory.place(&client.name)));
+        run_client(command, disk, client.timeout.0, orders, cancel.clone())
+    }));
+    clients.await
 }
 
 /// A file with the certificate of the server's authority. Not where the client works: nothing may change there.
@@ -104,8 +119,8 @@ async fn run_client(
     let ending = loop {
         tokio::select! {
             Some(order) = orders.recv() => match (&order.action, process) {
-                (Action::KillClient { signal, .. }, Some(process)) => send_signal(process, *signal),
-                (Action::FillDisk { after, .. }, Some(process)) => {
+                (Action::KillClient(KillClient { signal, .. }), Some(process)) => send_signal(process, *signal),
+                (Action::FillDisk(FillDisk { after, .. }), Some(process)) => {
                     if let Some(disk) = &disk {
                         disk.fill(process, after.0).await?;
                     }
@@ -154,7 +169,7 @@ fn send_signal(process: Pid, signal: Signal) {
 }
 
 /// Resolves when the run is cancelled, and never if nobody can cancel it any more.
-async fn cancelled(cancel: &mut watch::Receiver<bool>) {
+pub(super) async fn cancelled(cancel: &mut watch::Receiver<bool>) {
     if cancel.wait_for(|cancelled| *cancelled).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use backstop_client::parallel::{ParallelOptions, parallel_backup};
 use backstop_client::receivewal::{ReceiveOptions, WalEvent, WalObserver, receive_wal};
 use backstop_client::tls::Encryption;
 use backstop_client::{BackupOptions, ClientError, Login, Observer, Phase, Weakness, base_backup};
 use backstop_mock::Server;
 use backstop_mock::config::Config;
+use backstop_mock::fault::client::{FillDisk, KillClient};
 use backstop_mock::fault::{Action, Signal};
 use backstop_protocol::backend::Diagnostic;
 use rustix::io::Errno;
@@ -16,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::case_directory::CaseDirectory;
-use super::cast::{Orders, Outcome, play};
+use super::cast::{Director, Orders, Outcome, play};
 use super::{Ended, RunError, SETTLING};
 use crate::arena;
 use crate::record::Ending;
@@ -24,7 +26,7 @@ use crate::scenario::Case;
 use crate::scenario::model::{Client, Target, Tool};
 use crate::subject::machine::{FaultyDisk, Network};
 use crate::subject::signals::signal_number;
-use crate::subject::{builtin, commands, receivewal};
+use crate::subject::{builtin, commands, parallel, receivewal};
 
 /// Remembers what the server had to say.
 #[derive(Default)]
@@ -41,6 +43,11 @@ impl Observer for Notices {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.push_str(&notice.to_string());
         said.push('\n');
+    }
+
+    fn warning(&self, text: &str) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writeln!(said, "warning: {text}");
     }
 
     fn phase(&self, phase: &Phase) {
@@ -78,43 +85,69 @@ pub(super) fn run(
         for client in case.scenario.clients.iter().filter(|client| client.tool == Tool::Receivewal) {
             arena::furnish(server.cluster(), &client.has, &directory.target(&client.name)).map_err(setup)?;
         }
-        let clients = play(case, &server, |client, orders| {
-            let target = directory.target(&client.name);
-            let machine = Machine::new(client, &server);
-            let notices = Arc::new(Notices::default());
-            let work = match client.tool {
-                Tool::Basebackup => {
-                    let base = client.incremental_from.as_ref();
-                    let manifest = base.map(|base| directory.target(base).join("backup_manifest"));
-                    let tablespace = |oid| directory.tablespace(&client.name, oid);
-                    match builtin::options(case, client, target, manifest, tablespace) {
-                        Ok(mut options) => {
-                            options.weakness = weakness;
-                            options.login.encryption.clone_from(&encryption);
-                            back_up(&machine, options, &notices)
-                        }
-                        Err(problem) => Work::refused(problem),
-                    }
-                }
-                Tool::Commands => {
-                    let mut login = commands::login(client);
-                    login.encryption.clone_from(&encryption);
-                    speak(&machine, client, login, &notices)
-                }
-                Tool::Receivewal => {
-                    let mut options = receivewal::options(case, client, target);
-                    options.weakness = weakness;
-                    options.login.encryption.clone_from(&encryption);
-                    receive(&machine, options, &notices)
-                }
-            };
-            live(client.clone(), machine, work, notices, orders)
-        })
-        .await?;
+        let network = || Network::to_mock(server.clone());
+        let clients = clients(case, weakness, &encryption, network, directory, &server).await?;
         // Nothing else happens on a paused clock: whoever has not gone by then never will.
         let _ = tokio::time::timeout(SETTLING, server.idle()).await;
         Ok((server, clients))
     })
+}
+
+/// Runs the clients of `case`, each with a `network` of its own. Belongs on a `LocalSet`.
+pub(super) async fn clients(
+    case: &Case,
+    weakness: Weakness,
+    encryption: &Encryption,
+    network: impl Fn() -> Network,
+    directory: &CaseDirectory,
+    director: &impl Director,
+) -> Result<Vec<Ended>, RunError> {
+    play(case, director, |client, orders| {
+        let target = directory.target(&client.name);
+        let machine = Machine::new(client, network());
+        let notices = Arc::new(Notices::default());
+        let work = match client.tool {
+            Tool::Basebackup => {
+                let base = client.incremental_from.as_ref();
+                let manifest = base.map(|base| directory.target(base).join("backup_manifest"));
+                let tablespace = |oid| directory.tablespace(&client.name, oid);
+                match builtin::options(case, client, target, manifest, tablespace) {
+                    Ok(mut options) => {
+                        options.weakness = weakness;
+                        options.login.encryption.clone_from(encryption);
+                        back_up(&machine, options, &notices)
+                    }
+                    Err(problem) => Work::refused(problem),
+                }
+            }
+            Tool::Parallel => {
+                let base = client.incremental_from.as_ref();
+                let base = base.map(|base| directory.target(base).join("backup_manifest"));
+                let tablespace = |oid| directory.tablespace(&client.name, oid);
+                match parallel::options(case, client, target, base.as_deref(), tablespace) {
+                    Ok(mut options) => {
+                        options.weakness = weakness;
+                        options.login.encryption.clone_from(encryption);
+                        back_up_with_sql(&machine, options, &notices)
+                    }
+                    Err(problem) => Work::refused(problem),
+                }
+            }
+            Tool::Commands => {
+                let mut login = commands::login(case, client);
+                login.encryption.clone_from(encryption);
+                speak(&machine, client, login, &notices)
+            }
+            Tool::Receivewal => {
+                let mut options = receivewal::options(case, client, target);
+                options.weakness = weakness;
+                options.login.encryption.clone_from(encryption);
+                receive(&machine, options, &notices)
+            }
+        };
+        live(client.clone(), machine, work, notices, orders)
+    })
+    .await
 }
 
 /// The machine that a client works on.
@@ -124,12 +157,12 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(client: &Client, server: &Server) -> Self {
+    fn new(client: &Client, network: Network) -> Self {
         let disk = Arc::new(FaultyDisk::default());
         if client.target == Target::ReadOnly {
             disk.protect(Errno::ACCESS);
         }
-        Self { disk, network: Arc::new(Network::new(server.clone())) }
+        Self { disk, network: Arc::new(network) }
     }
 
     /// It has no more time to clean up, or to say goodbye.
@@ -156,6 +189,23 @@ fn back_up(machine: &Machine, mut options: BackupOptions, notices: &Arc<Notices>
     options.disk = Arc::clone(&machine.disk) as _;
     let backup = base_backup(Arc::clone(&machine.network) as _, options, Arc::clone(notices) as _);
     Work { doing: Box::pin(async { nothing_said(backup.await) }), stop: None }
+}
+
+fn back_up_with_sql(machine: &Machine, mut options: ParallelOptions, notices: &Arc<Notices>) -> Work {
+    options.disk = Arc::clone(&machine.disk) as _;
+    let (network, notices) = (Arc::clone(&machine.network), Arc::clone(notices));
+    let (stop, mut stopping) = watch::channel(false);
+    let backup = async move {
+        let canceled = async move {
+            // An error: nobody is left who could say so.
+            if stopping.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            "interrupt"
+        };
+        nothing_said(parallel_backup(&*network, &options, notices as _, canceled).await)
+    };
+    Work { doing: Box::pin(backup), stop: Some(stop) }
 }
 
 fn receive(machine: &Machine, mut options: ReceiveOptions, notices: &Arc<Notices>) -> Work {
@@ -188,12 +238,12 @@ async fn live(client: Client, machine: Machine, work: Work, notices: Arc<Notices
         tokio::select! {
             biased;
             Some(order) = orders.recv() => match order.action {
-                Action::FillDisk { after, .. } => machine.disk.fill(after.0),
-                Action::FailFsync { .. } => machine.disk.forget(),
-                Action::ProtectDisk { .. } => machine.disk.protect(Errno::ROFS),
-                Action::KillClient { signal: Signal::Stop, .. } => stopped = true,
-                Action::KillClient { signal: Signal::Cont, .. } => stopped = false,
-                Action::KillClient { signal, .. } => match &stop {
+                Action::FillDisk(FillDisk { after, .. }) => machine.disk.fill(after.0),
+                Action::FailFsync(_) => machine.disk.forget(),
+                Action::ProtectDisk(_) => machine.disk.protect(Errno::ROFS),
+                Action::KillClient(KillClient { signal: Signal::Stop, .. }) => stopped = true,
+                Action::KillClient(KillClient { signal: Signal::Cont, .. }) => stopped = false,
+                Action::KillClient(KillClient { signal, .. }) => match &stop {
                     Some(stop) if matches!(signal, Signal::Int | Signal::Term) => drop(stop.send_replace(true)),
                     _ => {
                         if signal == Signal::Kill {

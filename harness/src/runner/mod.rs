@@ -6,10 +6,14 @@
 mod case_directory;
 mod cast;
 mod command;
-
+mod conformance;
+mod failed;
 mod in_process;
 mod queue;
+mod real;
+mod replayed;
 mod scratch;
+mod single;
 mod sweep;
 
 use std::collections::BTreeMap;
@@ -19,9 +23,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
+use self::failed::{not_put_up, nothing_to_sweep};
 use self::queue::Queue;
 pub use self::scratch::Scratch;
-use crate::arena;
+#[cfg(feature = "mutants")]
+pub use self::single::judge_builtin;
+pub use self::single::{played, record, steps};
+use crate::arena::{self, Arena, ArenaOptions};
 use crate::event::around_the_fault;
 use crate::event::{CaseRef, Event, Finished};
 use crate::golden::{self, Bless, Compared};
@@ -45,6 +53,9 @@ pub enum RunError {
     /// The client under test does not exist or does not start.
     #[error("{0}")]
     NoClient(String),
+    /// The server does not exist.
+    #[error("{0}")]
+    NoServer(String),
     /// A worker died: a mistake in the harness itself.
     #[error("a worker ended early: {0}")]
     Worker(String),
@@ -72,7 +83,7 @@ pub enum RunError {
         /// What is wrong.
         source: crate::record::saved::SavedError,
     },
-    /// The mock cannot be set up as the scenario says.
+    /// The server cannot be set up as the scenario says.
     #[error("case {case}: {problem}")]
     Setup {
         /// The case.
@@ -80,6 +91,9 @@ pub enum RunError {
         /// What is wrong.
         problem: String,
     },
+    /// The run was cancelled while a server was put up.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 /// One case against one client.
@@ -104,6 +118,8 @@ struct Shared {
     capture: bool,
     bless: Bless,
     ask_postgres: bool,
+    arena: Arena,
+    server: ServerSpec,
 }
 
 /// Runs every case of `plan` against every client, telling `events` what happens, until all ended or `cancel` says so.
@@ -114,6 +130,8 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
     let began = Instant::now();
     let subjects = plan.clients.iter().map(|spec| Subject::prepare(spec).map(Arc::new));
     let subjects = subjects.collect::<Result<Vec<_>, _>>().map_err(RunError::NoClient)?;
+    let options = ArenaOptions { scratch: plan.scratch.as_deref(), allow_writes: plan.allow_writes };
+    let arena = Arena::prepare(&plan.server, options).await.map_err(RunError::NoServer)?;
     let cases = plan.cases.into_iter().map(settle).collect::<Result<Vec<_>, _>>()?;
     let clients = plan.clients.iter().map(SubjectSpec::to_string).collect();
     let jobs = plan.jobs.max(1);
@@ -138,6 +156,8 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
         capture: plan.capture,
         bless: plan.bless,
         ask_postgres: plan.ask_postgres,
+        arena,
+        server: plan.server,
     });
     let workers = (0..jobs).map(|_| {
         let shared = Arc::clone(&shared);
@@ -151,77 +171,11 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
     send(&shared.events, Event::RunFinished { summary, elapsed: began.elapsed(), cancelled });
     match lock(&shared.failure).take() {
         Some(failure) => Err(failure),
-        None => Ok(()),
+        None => match shared.arena.nothing() {
+            Some(problem) => Err(RunError::NoServer(problem)),
+            None => Ok(()),
+        },
     }
-}
-
-/// Runs one case once and returns what it left, without judging it. Nothing of it stays on disk.
-///
-/// # Errors
-/// As [`run`].
-pub fn record(case: &Case, client: &SubjectSpec, seed: Option<u64>) -> Result<Record, RunError> {
-    let case = settle(case.clone())?;
-    let subject = Subject::prepare(client).map_err(RunError::NoClient)?;
-    let directory = case_directory::CaseDirectory::make(&case, &Scratch::default(), None)?;
-    let (_, cancel) = watch::channel(false);
-    execute(&case, &subject, &directory, seed.unwrap_or_else(|| arena::seed(&case)), &cancel)
-}
-
-/// The cases of a sweep, counted in a run of the built-in client. Nothing, if that cannot run it; none, if there are none.
-///
-/// # Errors
-/// As [`run`].
-pub fn steps(case: &Case) -> Result<Option<Vec<Case>>, RunError> {
-    let case = settle(case.clone())?;
-    let subject = Arc::new(Subject::Builtin(backstop_client::Weakness::NONE));
-    if subject.cannot_run(&case).is_some() {
-        return Ok(None);
-    }
-    let (_, cancel) = watch::channel(false);
-    Ok(Some(match sweep::expand(&case, &subject, arena::seed(&case), &Scratch::default(), &cancel)? {
-        sweep::Found::Steps(steps) => steps,
-        sweep::Found::Nothing(..) => Vec::new(),
-    }))
-}
-
-/// Runs one case, or every step of a sweep, against the built-in client with `weakness` and judges it, until `heard` has heard
-/// enough. Cases that this client cannot run are passed over.
-///
-/// # Errors
-/// As [`run`].
-#[cfg(feature = "mutants")]
-pub fn judge_builtin(
-    case: &Case,
-    weakness: backstop_client::Weakness,
-    heard: &mut dyn FnMut(&Case, Verdict, &[crate::verdict::Check]) -> bool,
-) -> Result<(), RunError> {
-    let case = settle(case.clone())?;
-    let subject = Arc::new(Subject::Builtin(weakness));
-    if subject.cannot_run(&case).is_some() {
-        return Ok(());
-    }
-    let (_, cancel) = watch::channel(false);
-    let seed = arena::seed(&case);
-    let cases = if case.is_unswept() {
-        match sweep::expand(&case, &subject, seed, &Scratch::default(), &cancel)? {
-            sweep::Found::Steps(steps) => steps,
-            sweep::Found::Nothing(check, _) => {
-                heard(&case, Verdict::Fail, &[check]);
-                return Ok(());
-            }
-        }
-    } else {
-        vec![case]
-    };
-    for case in cases {
-        let directory = case_directory::CaseDirectory::make(&case, &Scratch::default(), None)?;
-        let record = execute(&case, &subject, &directory, seed, &cancel)?;
-        let (verdict, checks) = oracle::judge(&case, &record);
-        if !heard(&case, verdict, &checks) {
-            break;
-        }
-    }
-    Ok(())
 }
 
 fn settle(case: Case) -> Result<Case, RunError> {
@@ -231,9 +185,12 @@ fn settle(case: Case) -> Result<Case, RunError> {
 
 fn work(shared: &Shared) {
     while let Some(taken) = shared.queue.take() {
-        if let Err(error) = run_job(shared, &taken.job) {
-            lock(&shared.failure).get_or_insert(error);
-            shared.queue.close();
+        match run_job(shared, &taken.job) {
+            Ok(()) | Err(RunError::Cancelled) => {}
+            Err(error) => {
+                lock(&shared.failure).get_or_insert(error);
+                shared.queue.close();
+            }
         }
         if *shared.cancel.borrow() {
             shared.queue.close();
@@ -242,8 +199,8 @@ fn work(shared: &Shared) {
 }
 
 fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
-    let case_ref = reference(job);
-    if let Some(reason) = job.subject.cannot_run(&job.case) {
+    let case_ref = reference(shared, job);
+    if let Some(reason) = job.subject.cannot_run(&job.case).or_else(|| shared.arena.cannot_play(&job.case)) {
         lock(&shared.summary).count_skipped();
         send(&shared.events, Event::Skipped { case: case_ref, reason });
         return Ok(());
@@ -273,13 +230,37 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     if shared.capture {
         directory.take_down()?;
     }
-    let record = execute(&job.case, &job.subject, &directory, seed, &shared.cancel)?;
+    let reference = match conformance::reference(shared, job, seed)? {
+        conformance::Reference::NotNeeded => None,
+        conformance::Reference::Plays(record) => Some(record),
+        conformance::Reference::Fails(reason) => {
+            lock(&shared.summary).count_skipped();
+            send(&shared.events, Event::Skipped { case: case_ref, reason });
+            return Ok(());
+        }
+    };
+    let played = shared.arena.adapted(&job.case);
+    let record = match execute(&played, &job.subject, &shared.arena, &directory, seed, &shared.cancel) {
+        Err(RunError::Setup { problem, .. }) if shared.arena.is_real() => {
+            if let Some(gone) = shared.arena.gone() {
+                return Err(RunError::NoServer(gone));
+            }
+            not_put_up(shared, job, problem, seed, began.elapsed());
+            return Ok(());
+        }
+        record => record?,
+    };
     if *shared.cancel.borrow() {
         // What a cancelled client did says nothing about it.
         return Ok(());
     }
     let (mut verdict, mut checks) = oracle::judge(&job.case, &record);
     verdict = verdict.max(oracle::postgres::ask(&job.case, &record, shared.ask_postgres, &mut checks));
+    if let Some(reference) = reference {
+        let conforms = conformance::check(&played, &reference, &record);
+        verdict = verdict.max(if conforms.ok { Verdict::Pass } else { Verdict::Fail });
+        checks.push(conforms);
+    }
     if let Some(compared) = compare(shared, job, verdict, &record)? {
         verdict = verdict.max(if compared.ok { Verdict::Pass } else { Verdict::Fail });
         checks.push(compared);
@@ -299,6 +280,8 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
     }
     let passed = verdict == Verdict::Pass;
     let said = record.clients.iter().map(|client| (client.name.clone(), client.said.clone()));
+    let log = (!record.log.is_empty()).then(|| ("server".to_owned(), record.log.clone()));
+    let said = said.chain(log);
     let failed = checks.iter().find(|check| !check.ok);
     let line = failed.map(|check| locate::line_of(&job.case.path, &check.check));
     let lines = lines(&job.case, &checks);
@@ -328,14 +311,19 @@ fn run_job(shared: &Shared, job: &Job) -> Result<(), RunError> {
 
 /// Compares what was said with the case's golden transcript, or writes that: a case that fails otherwise is not taken for an example.
 fn compare(shared: &Shared, job: &Job, verdict: Verdict, record: &Record) -> Result<Option<Check>, RunError> {
-    if !job.subject.is_sound() || shared.seed.is_some() || (shared.bless != Bless::Nothing && verdict > Verdict::Weak) {
+    let mock = matches!(shared.arena, Arena::Mock);
+    if !mock
+        || !job.subject.is_sound()
+        || shared.seed.is_some()
+        || (shared.bless != Bless::Nothing && verdict > Verdict::Weak)
+    {
         return Ok(None);
     }
     let settled = golden::settle(&job.case, &record.transcript, &shared.bless);
     match settled.map_err(|source| RunError::Golden { case: job.case.id.clone(), source })? {
         Some(Compared::Checked(check)) => Ok(Some(check)),
         Some(Compared::Written(path)) => {
-            send(&shared.events, Event::Blessed { case: reference(job), path });
+            send(&shared.events, Event::Blessed { case: reference(shared, job), path });
             Ok(None)
         }
         Some(Compared::Kept) | None => Ok(None),
@@ -348,53 +336,44 @@ fn lines(case: &Case, checks: &[Check]) -> BTreeMap<String, usize> {
     failed.map(|check| (check.check.clone(), locate::line_of(&case.path, &check.check))).collect()
 }
 
-/// A sweep that would try nothing fails: it must not pass for one that tried everything.
-fn nothing_to_sweep(shared: &Shared, job: &Job, check: Check, record: &Record, seed: u64, elapsed: Duration) {
-    let verdict = Verdict::Fail;
-    lock(&shared.summary).count(verdict);
-    let case = reference(job);
-    send(&shared.events, Event::CaseStarted(case.clone()));
-    let finished = Finished {
-        case,
-        verdict,
-        known: None,
-        line: Some(locate::line_of(&job.case.path, &check.check)),
-        lines: BTreeMap::new(),
-        checks: vec![check],
-        elapsed,
-        seed,
-        transcript: around_the_fault(&record.transcript, KEPT_TRANSCRIPT).to_vec(),
-        said: record.clients.iter().map(|client| (client.name.clone(), client.said.clone())).collect(),
-        kept: None,
-    };
-    send(&shared.events, Event::CaseFinished(Box::new(finished)));
-}
-
 /// Runs one case against one client.
 fn execute(
     case: &Case,
     subject: &Subject,
+    arena: &Arena,
     directory: &case_directory::CaseDirectory,
     seed: u64,
     cancel: &watch::Receiver<bool>,
 ) -> Result<Record, RunError> {
-    let config = arena::config(case, seed, &directory.forbidden())
-        .map_err(|problem| RunError::Setup { case: case.id.clone(), problem })?;
+    let config = || {
+        let config = arena::config(case, seed, &directory.forbidden());
+        config.map_err(|problem| RunError::Setup { case: case.id.clone(), problem })
+    };
     let before = directory.outside(case)?;
-    let (server, ended) = match subject {
-        Subject::Builtin(weakness) => in_process::run(case, config, *weakness, directory),
-        Subject::Command(tool) => command::run(case, tool, config, directory, cancel),
-    }?;
-    let changes_outside = before.changes(&directory.outside(case)?);
-    let clients = ended.into_iter().map(|ended| ClientRecord {
-        target: directory.target(&ended.client),
-        name: ended.client,
-        ending: ended.ending,
-        said: ended.said,
-        elapsed: ended.elapsed,
-        changes_outside: changes_outside.clone(),
-    });
-    let mut record = arena::record(case, server, clients.collect());
+    let clients = |ended: Vec<Ended>| {
+        let changes_outside = before.changes(&directory.outside(case)?);
+        let clients = ended.into_iter().map(|ended| ClientRecord {
+            target: directory.target(&ended.client),
+            name: ended.client,
+            ending: ended.ending,
+            said: ended.said,
+            elapsed: ended.elapsed,
+            changes_outside: changes_outside.clone(),
+        });
+        Ok(clients.collect())
+    };
+    let mut record = match (arena, subject) {
+        _ if case.scenario.server.replay.is_some() => replayed::run(case, subject, directory, cancel, clients)?,
+        (Arena::Mock, Subject::Builtin(weakness)) => {
+            let (server, ended) = in_process::run(case, config()?, *weakness, directory)?;
+            arena::record(case, server, clients(ended)?)
+        }
+        (Arena::Mock, Subject::Command(tool)) => {
+            let (server, ended) = command::run(case, tool, config()?, directory, cancel)?;
+            arena::record(case, server, clients(ended)?)
+        }
+        _ => real::run(case, subject, arena, directory, cancel, clients)?,
+    };
     // Where `{outside}` lies differs from run to run; the transcript is a function of the case and its seed.
     let forbidden = directory.forbidden().display().to_string();
     for event in record.transcript.iter_mut().filter(|event| event.detail.contains(&forbidden)) {
@@ -412,11 +391,11 @@ struct Ended {
     elapsed: Duration,
 }
 
-fn reference(job: &Job) -> CaseRef {
+fn reference(shared: &Shared, job: &Job) -> CaseRef {
     CaseRef {
         id: job.case.id.clone(),
         client: job.subject.to_string(),
-        server: ServerSpec::Mock.to_string(),
+        server: shared.server.to_string(),
         path: job.case.path.clone(),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{RunError, Scratch, case_directory::CaseDirectory, execute};
+use crate::arena::Arena;
 use crate::record::Record;
 use crate::scenario::Case;
 use crate::scenario::sweep;
@@ -29,7 +30,7 @@ pub(super) fn expand(
 ) -> Result<Found, RunError> {
     let recording = sweep::recording(case);
     let directory = CaseDirectory::make(&recording, scratch, None)?;
-    let record = execute(&recording, subject, &directory, seed, cancel)?;
+    let record = execute(&recording, subject, &Arena::Mock, &directory, seed, cancel)?;
     Ok(match sweep::steps(case, &record.session_counts) {
         Ok(steps) => Found::Steps(steps),
         Err(problem) => {

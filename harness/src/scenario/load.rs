@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::credentials::Credentials;
 use super::document::{Document, MAX_FILE, Part, ScenarioError, SourceFile};
-use super::model::Scenario;
+use super::model::{Scenario, Tool, WalMethod};
 use super::way::Way;
 use super::{Case, explain, matrix, sweep, validate};
 
@@ -147,7 +148,14 @@ pub fn read(id: &str, file: &SourceFile) -> Result<Vec<Case>, ScenarioError> {
         let id = case_id(id, &combined.combination);
         let scenario =
             Arc::new(scenario(combined.document).map_err(|error| error.in_combination(&combined.combination))?);
-        cases.push(Case { id, path: file.path.clone(), scenario, combination: combined.combination, step: None });
+        cases.push(Case {
+            id,
+            path: file.path.clone(),
+            scenario,
+            combination: combined.combination,
+            step: None,
+            credentials: Credentials::default(),
+        });
     }
     Ok(cases)
 }
@@ -166,6 +174,12 @@ fn scenario(mut document: Document<'_>) -> Result<Scenario, ScenarioError> {
         fault.when = sweep.point(sweep.every.first());
     }
     scenario.sweep = sweep;
+    for (index, client) in scenario.clients.iter_mut().enumerate() {
+        let wal = Way::new().to("client").to(index).to("wal");
+        if client.tool == Tool::Parallel && !document.has(&wal) {
+            client.wal = WalMethod::Fetch;
+        }
+    }
     validate::validate(&document, &scenario)?;
     Ok(scenario)
 }

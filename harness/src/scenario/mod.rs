@@ -6,6 +6,7 @@
 //! sense. [`select`] finds the files that were asked for.
 
 pub mod amount;
+pub mod credentials;
 pub mod document;
 pub mod explain;
 pub mod load;
@@ -21,6 +22,7 @@ mod way;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use credentials::Credentials;
 use model::Scenario;
 
 /// One case: a scenario with one combination of its matrix, and one step of its sweep.
@@ -38,6 +40,8 @@ pub struct Case {
     /// Which step of the sweep: the number of a unit, from 1, or the offset of a byte. A case whose scenario sweeps but that has no step stands for
     /// all steps.
     pub step: Option<u64>,
+    /// Who its clients log in as.
+    pub credentials: Credentials,
 }
 
 /// How the ids of known edge cases begin: the short forms of the areas that they are ordered by. An id is a short form, a

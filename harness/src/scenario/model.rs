@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZero;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use backstop_mock::Phase;
@@ -14,12 +16,13 @@ pub use backstop_mock::config::{Auth, HbaRule, Role, RoleConfig, Source};
 use backstop_mock::config::{DamagedPages, ExtraFile, ExtraFileKind, TablespaceConfig};
 use backstop_mock::units::{ByteRate, ByteSize, Span};
 use backstop_protocol::lsn::Lsn;
-use backstop_protocol::version::ServerVersion;
+use backstop_protocol::version::{Flavour, ServerVersion};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::sweep::Sweep;
+use backstop_mock::fault::client::{KillClient, StartClient};
 use backstop_mock::fault::{Action, Fault, Point, Signal};
 
 /// The name of the client that a scenario has if it says nothing else.
@@ -76,7 +79,9 @@ impl Scenario {
     /// The deadly signals that faults send to the client called `name`. One that names no client may mean any.
     pub fn signals_to(&self, name: &str) -> Vec<Signal> {
         let signals = self.faults.iter().filter_map(|fault| match &fault.r#do {
-            Action::KillClient { client, signal } if client.as_ref().is_none_or(|client| client == name) => {
+            Action::KillClient(KillClient { client, signal })
+                if client.as_ref().is_none_or(|client| client == name) =>
+            {
                 Some(*signal)
             }
             _ => None,
@@ -89,7 +94,7 @@ impl Scenario {
         let starts = self.clients.iter().filter_map(|client| {
             let after = |base: &String| Point::ClientEnd { client: Some(base.clone()), nth: 1 };
             let when = client.starts.clone().or_else(|| client.incremental_from.as_ref().map(after))?;
-            Some(Fault { when, r#do: Action::StartClient { client: client.name.clone() } })
+            Some(Fault { when, r#do: Action::StartClient(StartClient { client: client.name.clone() }) })
         });
         starts.collect()
     }
@@ -106,6 +111,13 @@ impl Scenario {
 pub struct Server {
     /// The PostgreSQL release: `"9.1"` to `"9.6"`, `"10"` to `"18"`.
     pub version: ServerVersion,
+    /// A cassette that is played in place of a server, as a path from the directory of this file (`backstop proxy --record`). All else
+    /// of `server` and `cluster` is what was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<PathBuf>,
+    /// What it is built from: `"incremental-poc"` takes incremental backups by LSN, as the proof of concept of 2014 did.
+    #[serde(skip_serializing_if = "is_stock")]
+    pub flavour: Flavour,
     /// Whether it is a primary or a standby.
     pub role: Role,
     /// What it does with connections at the start: it can be starting up, or recovering, and not running yet.
@@ -138,6 +150,11 @@ pub struct Server {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_stock(flavour: &Flavour) -> bool {
+    *flavour == Flavour::Stock
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
 fn is_running(phase: &Phase) -> bool {
     *phase == Phase::Running
 }
@@ -146,6 +163,8 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             version: ServerVersion::NEWEST,
+            replay: None,
+            flavour: Flavour::Stock,
             role: Role::Primary,
             phase: Phase::Running,
             ready_after: None,
@@ -286,8 +305,12 @@ pub struct Client {
     pub tool: Tool,
     /// How the backup is stored.
     pub format: Format,
-    /// How the WAL of the backup gets into it.
+    /// How the WAL of the backup gets into it. A `parallel` client does not stream it: `"fetch"`, its default, fetches segments again
+    /// and again while the backup runs.
     pub wal: WalMethod,
+    /// Over how many connections a `parallel` client fetches files: 1 without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<NonZero<usize>>,
     /// The replication slot of the WAL connection. Without it: temporary if the WAL is streamed, else none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<Slot>,
@@ -302,7 +325,8 @@ pub struct Client {
     /// Who compresses and how: `"client-gzip"`, `"server-zstd:5"`, as `pg_basebackup --compress` has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compress: Option<String>,
-    /// The client whose backup this incremental backup is based on.
+    /// The client whose backup this incremental backup is based on. A `parallel` client leaves out files that have not changed since that
+    /// backup started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incremental_from: Option<String>,
     /// What lies where its backup is to go.
@@ -341,6 +365,7 @@ impl Default for Client {
             tool: Tool::Basebackup,
             format: Format::Plain,
             wal: WalMethod::Stream,
+            jobs: None,
             slot: None,
             manifest: None,
             checkpoint: Checkpoint::Fast,
@@ -435,6 +460,8 @@ pub enum Tool {
     Receivewal,
     /// Sends replication commands as they are given, and fails if one of them is refused.
     Commands,
+    /// Takes a base backup over ordinary connections, with SQL, as `backstop-client parallelbackup` does.
+    Parallel,
 }
 
 /// How a backup is stored.
@@ -455,7 +482,7 @@ pub enum WalMethod {
     /// A second connection streams it while the backup runs.
     #[default]
     Stream,
-    /// The server appends it to the base archive.
+    /// The server appends it to the base archive; a `parallel` client fetches its segments.
     Fetch,
     /// It does not.
     None,

@@ -1,4 +1,4 @@
-//! `when.every`: the same fault at every message, member or byte, one case for each.
+//! `when.every`: the same fault at every message, command, member or byte, one case for each.
 //!
 //! The file is the same for all steps; how many there are is counted in a recording run, in which the fault is left out.
 
@@ -56,6 +56,8 @@ pub struct Every {
 pub enum Unit {
     /// Messages of the server in a session, after its start-up, from 1.
     Message,
+    /// Commands that clients send, over all their sessions, from 1: replication commands and statements of SQL.
+    Command,
     /// Headers of members, of all archives, from 1.
     Member,
     /// Bytes, from 0: of `archive`, or with `client = "wal"` of streamed WAL, counted from the start of the segment in which
@@ -68,6 +70,7 @@ impl Unit {
     fn name(self) -> &'static str {
         match self {
             Self::Message => "message",
+            Self::Command => "command",
             Self::Member => "member",
             Self::Byte => "byte",
         }
@@ -76,7 +79,7 @@ impl Unit {
     /// The number of the first one.
     fn first(self) -> u64 {
         match self {
-            Self::Message | Self::Member => 1,
+            Self::Message | Self::Command | Self::Member => 1,
             Self::Byte => 0,
         }
     }
@@ -119,7 +122,8 @@ impl Every {
     fn counts(&self, session: &SessionCounts) -> bool {
         let Some(client) = self.client.as_deref() else { return true };
         session.application_name.as_deref() == Some(client)
-            || session.role == Some(client)
+            // Commands that came before the one which made it what it is are no points of its role.
+            || (session.role == Some(client) && self.unit != Unit::Command)
             || client.strip_prefix('#') == Some(session.session.to_string().as_str())
     }
 }
@@ -132,7 +136,7 @@ impl fmt::Display for Every {
             _ => write!(f, "every {}", self.unit.name())?,
         }
         match (self.unit, self.archive.as_deref()) {
-            (Unit::Message | Unit::Member, _) => Ok(()),
+            (Unit::Message | Unit::Command | Unit::Member, _) => Ok(()),
             (Unit::Byte, Some(MANIFEST)) => f.write_str(" of the manifest"),
             (Unit::Byte, Some(archive)) => write!(f, " of {archive}"),
             (Unit::Byte, None) => f.write_str(" of streamed WAL"),
@@ -146,6 +150,10 @@ impl Sweep {
         let client = self.every.client.clone();
         match (self.every.unit, self.every.archive.as_deref()) {
             (Unit::Message, _) => Point::Message { client, nth: 1, n: number },
+            (Unit::Command, _) => {
+                let nth = u32::try_from(number).unwrap_or(u32::MAX);
+                Point::Command { client, nth, starts_with: None }
+            }
             (Unit::Member, _) => {
                 let nth = u32::try_from(number).unwrap_or(u32::MAX);
                 Point::Member { client, nth, path: "*".to_owned(), at: None }
@@ -162,11 +170,12 @@ impl Sweep {
     }
 
     /// The number after that of the last unit which the sessions were sent. Messages are counted in each session, as their
-    /// points are, so that of several sessions the longest decides; members are counted over all of them.
+    /// points are, so that of several sessions the longest decides; commands and members are counted over all of them.
     fn end(&self, counts: &[SessionCounts]) -> u64 {
         let sessions = counts.iter().filter(|session| self.every.counts(session));
         match (self.every.unit, self.every.archive.as_deref()) {
             (Unit::Message, _) => sessions.map(|session| session.messages).max().map_or(0, |last| last + 1),
+            (Unit::Command, _) => sessions.map(|session| session.commands).sum::<u64>() + 1,
             (Unit::Member, _) => sessions.map(|session| session.carried.members).sum::<u64>() + 1,
             (Unit::Byte, None) => {
                 let ends = sessions.filter_map(|session| session.carried.wal).map(|(_, end)| end);
@@ -264,6 +273,10 @@ fn sense(every: &Every) -> Result<(), (&'static str, String)> {
         Unit::Member if wal => {
             return Err(("client", "the connection that streams WAL carries no members".to_owned()));
         }
+        Unit::Command if wal => {
+            let message = "a connection streams WAL only after some of its commands: call it by its number, \"#2\"";
+            return Err(("client", message.to_owned()));
+        }
         Unit::Byte if every.archive.is_none() && !wal => {
             let message =
                 "a sweep over bytes needs archive = \"base.tar\", archive = \"backup_manifest\" or client = \"wal\"";
@@ -272,7 +285,7 @@ fn sense(every: &Every) -> Result<(), (&'static str, String)> {
         Unit::Byte if every.step.is_none() => {
             return Err(("unit", "a sweep over bytes needs a step such as \"64KiB\"".to_owned()));
         }
-        Unit::Message | Unit::Member | Unit::Byte => {}
+        Unit::Message | Unit::Command | Unit::Member | Unit::Byte => {}
     }
     for (key, amount, least) in [("step", every.step, 1), ("before", every.before, unit.first() + 1)] {
         let Some(amount) = amount else { continue };
@@ -280,7 +293,7 @@ fn sense(every: &Every) -> Result<(), (&'static str, String)> {
             (Unit::Byte, Amount::Number(_)) => {
                 return Err((key, format!("{key} of a sweep over bytes is a size such as \"64KiB\"")));
             }
-            (Unit::Message | Unit::Member, Amount::Size(_)) => {
+            (Unit::Message | Unit::Command | Unit::Member, Amount::Size(_)) => {
                 return Err((key, format!("{key} of a sweep over units of \"{}\" is a number", unit.name())));
             }
             _ => {}
@@ -291,7 +304,7 @@ fn sense(every: &Every) -> Result<(), (&'static str, String)> {
                 key,
                 match unit {
                     Unit::Byte => format!("{key} must be at least 1B"),
-                    Unit::Message | Unit::Member => format!("{key} must be at least {least}{counted}"),
+                    Unit::Message | Unit::Command | Unit::Member => format!("{key} must be at least {least}{counted}"),
                 },
             ));
         }

@@ -11,6 +11,7 @@ use super::document::SourceFile;
 use super::load::read;
 use super::model::{Format, Leaves, Outcome, Slot, WalMethod};
 use super::*;
+use backstop_mock::fault::wire::{Chop, Close};
 
 const RECYCLED: &str = r#"#:schema ../scenario.schema.json
 summary = "A WAL segment is recycled before the streaming connection has read it"
@@ -180,8 +181,8 @@ fn a_matrix_reaches_into_faults() {
     assert_eq!(ids(&text), ["area/name[fault.do.chop.into=1B]", "area/name[fault.do.chop.into=8191B]"]);
     let faults = &cases(&text)[1].scenario.faults;
     let into = backstop_mock::units::ByteSize(8191);
-    assert_eq!(faults[0].r#do, backstop_mock::fault::Action::Chop { into });
-    assert_eq!(faults[1].r#do, backstop_mock::fault::Action::Close {});
+    assert_eq!(faults[0].r#do, backstop_mock::fault::Action::Chop(Chop { into }));
+    assert_eq!(faults[1].r#do, backstop_mock::fault::Action::Close(Close {}));
 }
 
 #[test]

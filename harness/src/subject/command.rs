@@ -2,27 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use backstop_mock::fault::Action;
+use backstop_mock::fault::client::KillClient;
 use backstop_mock::units::ByteRate;
-use backstop_protocol::version::ServerVersion;
+use backstop_protocol::version::{Flavour, ServerVersion};
 use backstop_protocol::wal_archive::ArchivedSegment;
 use tokio::process::Command;
 
+use super::builtin::start_of;
 use super::receivewal;
 use super::signals;
 use super::small_disk::SmallDisk;
 use crate::plan::SubjectSpec;
 use crate::scenario::Case;
 use crate::scenario::model::{Checkpoint, Client, Format, Manifest, Slot, Target, Tool as Kinds, WalMethod};
-
-/// The role that clients log in as.
-pub const USER: &str = "backstop";
-
-/// Its password.
-pub const PASSWORD: &str = "secret";
 
 /// A program that takes base backups.
 #[derive(Debug)]
@@ -97,6 +94,10 @@ impl Tool {
         let compressed = case.scenario.clients.iter().any(|client| client.compress.is_some());
         let backs_up = case.scenario.clients.iter().any(|client| client.tool == Kinds::Basebackup);
         let receives = case.scenario.clients.iter().any(|client| client.tool == Kinds::Receivewal);
+        let speaks_sql = case.scenario.clients.iter().any(|client| client.tool == Kinds::Parallel);
+        if case.scenario.server.flavour != Flavour::Stock {
+            return Some(format!("servers built as {} are for the built-in client only", case.scenario.server.flavour));
+        }
         if let Some(reason) = needs_a_machine(case) {
             return Some(reason.to_owned());
         }
@@ -109,6 +110,10 @@ impl Tool {
             Kind::PgBasebackup { .. } | Kind::Exec { .. } if receives => {
                 Some("a client that takes base backups keeps no archive of WAL".to_owned())
             }
+            Kind::PgBasebackup { .. } | Kind::PgReceivewal { .. } if speaks_sql => {
+                Some("PostgreSQL's tools take no backups over ordinary connections".to_owned())
+            }
+            Kind::Exec { words } => exec_cannot_run(words, case),
             Kind::PgReceivewal { release, .. } if *release < server => {
                 Some(format!("pg_receivewal {release} refuses servers of version {server}"))
             }
@@ -127,14 +132,8 @@ impl Tool {
             Kind::PgBasebackup { release, .. } if compressed && !release.has_archive_stream() => {
                 Some("pg_basebackup asks no server to compress before 15".to_owned())
             }
-            Kind::Exec { .. } if compressed => {
-                Some("an exec template says by itself whether a backup is compressed".to_owned())
-            }
             Kind::PgBasebackup { release, .. } if incremental && !release.has_incremental() => {
                 Some("pg_basebackup has no incremental backups before 17".to_owned())
-            }
-            Kind::Exec { words } if incremental && !words.iter().any(|word| word.contains("{manifest}")) => {
-                Some("the exec template says nothing of {manifest}, on which incremental backups build".to_owned())
             }
             Kind::PgBasebackup { release, .. } if *release < server => {
                 Some(format!("pg_basebackup {release} refuses servers of version {server}"))
@@ -167,26 +166,51 @@ impl Tool {
         if let Some(ca_file) = invocation.ca_file {
             command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", ca_file);
         }
-        command.env("PGPASSWORD", PASSWORD).env("PGAPPNAME", &invocation.client.name).env("LC_ALL", "C");
+        if let Some(password) = &invocation.case.credentials.password {
+            command.env("PGPASSWORD", password);
+        }
+        command.env("PGAPPNAME", &invocation.client.name).env("LC_ALL", "C");
         command
     }
+}
+
+/// Why a template cannot run a case: what it does not mention, its program is not told. One that mentions `{jobs}` takes backups with
+/// SQL.
+fn exec_cannot_run(words: &[String], case: &Case) -> Option<String> {
+    let mentions = |placeholder| words.iter().any(|word| word.contains(placeholder));
+    let clients = || case.scenario.clients.iter();
+    let with_sql = clients().any(|client| client.tool == Kinds::Parallel);
+    let incremental = || clients().filter(|client| client.incremental_from.is_some());
+    let reason = if with_sql && !mentions("{jobs}") {
+        "the exec template says nothing of {jobs}, over which ordinary connections fetch files"
+    } else if clients().any(|client| client.tool == Kinds::Basebackup) && mentions("{jobs}") {
+        "the exec template speaks of {jobs}, and so of backups over ordinary connections"
+    } else if with_sql && !case.scenario.cluster.tablespaces.is_empty() {
+        "an exec template cannot say where tablespaces go, and their places on the server are not the client's"
+    } else if clients().any(|client| client.compress.is_some()) {
+        "an exec template says by itself whether a backup is compressed"
+    } else if incremental().any(|client| client.tool == Kinds::Parallel) && !mentions("{lsn}") {
+        "the exec template says nothing of {lsn}, where the backup started on which incremental ones build"
+    } else if incremental().any(|client| client.tool == Kinds::Basebackup) && !mentions("{manifest}") {
+        "the exec template says nothing of {manifest}, on which incremental backups build"
+    } else {
+        return None;
+    };
+    Some(reason.to_owned())
 }
 
 /// What cannot be done to the machine of a program.
 fn needs_a_machine(case: &Case) -> Option<&'static str> {
     let does = |wanted: fn(&Action) -> bool| case.scenario.faults.iter().any(|fault| wanted(&fault.r#do));
-    let fills = does(|action| matches!(action, Action::FillDisk { .. }));
+    let fills = does(|action| matches!(action, Action::FillDisk(_)));
     let read_only = case.scenario.clients.iter().any(|client| client.target == Target::ReadOnly);
-    if does(|action| matches!(action, Action::FailFsync { .. } | Action::ProtectDisk { .. })) {
+    if does(|action| matches!(action, Action::FailFsync(_) | Action::ProtectDisk(_))) {
         Some("only the disk of the built-in client can fail like this")
-    } else if fills && does(|action| matches!(action, Action::KillClient { .. })) {
+    } else if fills && does(|action| matches!(action, Action::KillClient(_))) {
         Some("a program with a disk of its own cannot be signalled")
-    } else if case
-        .scenario
-        .faults
-        .iter()
-        .any(|fault| matches!(&fault.r#do, Action::KillClient { signal, .. } if signals::is_ignored(*signal)))
-    {
+    } else if case.scenario.faults.iter().any(
+        |fault| matches!(&fault.r#do, Action::KillClient(KillClient { signal, .. }) if signals::is_ignored(*signal)),
+    ) {
         Some(
             "this run was started with the signal ignored, as shells start what runs in the background, and its clients inherit that",
         )
@@ -204,7 +228,7 @@ fn pg_basebackup(program: &Path, invocation: &Invocation<'_>) -> Command {
     let version = case.scenario.server.version;
     let mut command = at_home(program, invocation);
     command.arg("-h").arg(address.ip().to_string()).arg("-p").arg(address.port().to_string());
-    command.args(["-U", USER, "-w", "--no-sync", "-D"]).arg(target);
+    command.args(["-U", &case.credentials.user, "-w", "--no-sync", "-D"]).arg(target);
     command.arg(match client.format {
         Format::Plain => "-Fp",
         Format::Tar => "-Ft",
@@ -247,27 +271,38 @@ fn pg_basebackup(program: &Path, invocation: &Invocation<'_>) -> Command {
     }
     if client.format == Format::Plain {
         for space in &case.scenario.cluster.tablespaces {
-            command.arg("-T").arg(format!("{}={}", space.location, tablespace(space.oid).display()));
+            let (old, new) = (escaped(&space.location), escaped(&tablespace(space.oid).display().to_string()));
+            command.arg("-T").arg(format!("{old}={new}"));
         }
     }
     command
 }
 
+/// A directory as `--tablespace-mapping` reads it: the names of cases, and so of what is kept of them, hold `=`.
+fn escaped(directory: &str) -> String {
+    directory.replace('=', "\\=")
+}
+
 fn exec(words: &[String], invocation: &Invocation<'_>) -> Command {
-    let client = invocation.client;
+    let (client, credentials) = (invocation.client, &invocation.case.credentials);
     let slot = match client.slot_on(invocation.case.scenario.server.version) {
         Slot::Create(name) | Slot::Existing(name) => name,
         Slot::None | Slot::Temporary => String::new(),
     };
+    // Without a backup before it there is none, which the program has to say.
+    let since = invocation.manifest.as_deref().filter(|_| words.iter().any(|word| word.contains("{lsn}")));
+    let since = since.and_then(|manifest| start_of(manifest).ok());
     let values = [
         ("{host}", invocation.address.ip().to_string()),
         ("{port}", invocation.address.port().to_string()),
-        ("{user}", USER.to_owned()),
-        ("{password}", PASSWORD.to_owned()),
+        ("{user}", credentials.user.clone()),
+        ("{password}", credentials.password.clone().unwrap_or_default()),
         ("{dir}", invocation.target.display().to_string()),
         ("{label}", client.name.clone()),
         ("{slot}", slot),
         ("{manifest}", invocation.manifest.as_ref().map(|path| path.display().to_string()).unwrap_or_default()),
+        ("{jobs}", client.jobs.map_or(1, NonZero::get).to_string()),
+        ("{lsn}", since.map(|lsn| lsn.to_string()).unwrap_or_default()),
     ];
     let mut words = words
         .iter()
@@ -314,7 +349,7 @@ fn speaks_tls(program: &Path) -> bool {
 
 /// Whether the disk of a client fills up.
 fn fills(case: &Case) -> bool {
-    case.scenario.faults.iter().any(|fault| matches!(fault.r#do, Action::FillDisk { .. }))
+    case.scenario.faults.iter().any(|fault| matches!(fault.r#do, Action::FillDisk(_)))
 }
 
 /// Whether a `pg_receivewal` knows every compression of `case`. It looks at that before it looks for its directory.

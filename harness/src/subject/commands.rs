@@ -6,13 +6,13 @@ use std::sync::Arc;
 use backstop_client::commands::{Answer, run_commands};
 use backstop_client::{ClientError, Connector, Login, Observer, Replication};
 
-use super::command::{PASSWORD, USER};
+use crate::scenario::Case;
 use crate::scenario::model::Client;
 
 /// Who logs in.
-pub fn login(client: &Client) -> Login {
-    let mut login = Login::new(USER, &client.name);
-    login.password = Some(PASSWORD.to_owned());
+pub fn login(case: &Case, client: &Client) -> Login {
+    let mut login = Login::new(&*case.credentials.user, &client.name);
+    login.password.clone_from(&case.credentials.password);
     if let Some(database) = &client.database {
         login.replication = Replication::Database;
         login.database.clone_from(database);

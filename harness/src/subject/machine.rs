@@ -1,14 +1,16 @@
 //! The machine of the built-in client: a disk and a network that a fault can break.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use backstop_client::{Connecting, Connector, Disk, Place, Purpose};
-use backstop_mock::{MemoryStream, Server};
+use backstop_client::{Address, BoxStream, Connecting, Connector, Disk, NetConnector, Place, Purpose, Resolving};
+use backstop_mock::Server;
+use backstop_mock::proxy::Proxy;
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -80,16 +82,36 @@ impl Disk for FaultyDisk {
     }
 }
 
-/// The network of a machine: connections inside of the process, until the machine loses its power.
+/// The network of a machine: connections inside of the process or over TCP, until the machine loses its power.
 #[derive(Debug)]
 pub(crate) struct Network {
-    server: Server,
+    way: Way,
     dead: Arc<AtomicBool>,
 }
 
+/// Where connections lead.
+#[derive(Debug)]
+enum Way {
+    Memory(Server),
+    Proxy(Proxy),
+    Tcp(Box<NetConnector>),
+}
+
 impl Network {
-    pub(crate) fn new(server: Server) -> Self {
-        Self { server, dead: Arc::default() }
+    /// Connections to the mock in this process.
+    pub(crate) fn to_mock(server: Server) -> Self {
+        Self { way: Way::Memory(server), dead: Arc::default() }
+    }
+
+    /// Connections to a proxy in this process.
+    pub(crate) fn to_proxy(proxy: Proxy) -> Self {
+        Self { way: Way::Proxy(proxy), dead: Arc::default() }
+    }
+
+    /// Connections to what listens on `address`.
+    pub(crate) fn to_address(address: SocketAddr) -> Self {
+        let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
+        Self { way: Way::Tcp(Box::new(NetConnector::new([address]))), dead: Arc::default() }
     }
 
     /// Cuts all connections: nothing more is sent, no goodbye above all.
@@ -99,10 +121,22 @@ impl Network {
 }
 
 impl Connector for Network {
-    fn connect(&self, _place: &Place, _purpose: Purpose) -> Connecting<'_> {
-        Box::pin(async {
-            let cable = Cable { stream: self.server.connect(), dead: Arc::clone(&self.dead) };
-            Ok(Box::new(cable) as _)
+    fn resolve(&self, host: usize) -> Resolving<'_> {
+        match &self.way {
+            Way::Memory(_) | Way::Proxy(_) => Box::pin(std::future::ready(Ok(vec![Place { host, address: None }]))),
+            Way::Tcp(connector) => connector.resolve(host),
+        }
+    }
+
+    fn connect(&self, place: &Place, purpose: Purpose) -> Connecting<'_> {
+        let place = *place;
+        Box::pin(async move {
+            let stream: BoxStream = match &self.way {
+                Way::Memory(server) => Box::new(server.connect()),
+                Way::Proxy(proxy) => Box::new(proxy.connect()),
+                Way::Tcp(connector) => connector.connect(&place, purpose).await?,
+            };
+            Ok(Box::new(Cable { stream, dead: Arc::clone(&self.dead) }) as _)
         })
     }
 
@@ -113,14 +147,13 @@ impl Connector for Network {
 }
 
 /// A connection of a [`Network`].
-#[derive(Debug)]
 struct Cable {
-    stream: MemoryStream,
+    stream: BoxStream,
     dead: Arc<AtomicBool>,
 }
 
 impl Cable {
-    fn live(&mut self) -> io::Result<Pin<&mut MemoryStream>> {
+    fn live(&mut self) -> io::Result<Pin<&mut BoxStream>> {
         if self.dead.load(Ordering::SeqCst) { Err(Errno::NETDOWN.into()) } else { Ok(Pin::new(&mut self.stream)) }
     }
 }

@@ -4,6 +4,7 @@ pub mod builtin;
 pub mod command;
 pub mod commands;
 pub(crate) mod machine;
+pub mod parallel;
 pub mod receivewal;
 pub mod signals;
 pub(crate) mod small_disk;

@@ -4,26 +4,25 @@ use std::path::PathBuf;
 
 use backstop_client::Login;
 use backstop_client::receivewal::{ReceiveDeadlines, ReceiveOptions};
-use backstop_mock::fault::Action;
 use backstop_protocol::base_backup::options::{Compression, CompressionAlgorithm};
 use tokio::process::Command;
 
-use super::command::{Invocation, PASSWORD, USER};
+use super::builtin::wants_sync;
+use super::command::Invocation;
 use crate::scenario::Case;
 use crate::scenario::model::Client;
 
 /// What the library is told.
 pub fn options(case: &Case, client: &Client, target: PathBuf) -> ReceiveOptions {
-    let mut login = Login::new(USER, &client.name);
-    login.password = Some(PASSWORD.to_owned());
+    let mut login = Login::new(&*case.credentials.user, &client.name);
+    login.password.clone_from(&case.credentials.password);
     let mut options = ReceiveOptions::new(login, target);
     options.slot = client.slot_name().map(str::to_owned);
     options.end = client.endpos;
     options.reconnect = client.reconnects;
     options.synchronous = client.synchronous;
     options.compression = compression(client);
-    // The power does not fail in here, and fsync costs more than everything else together.
-    options.sync = case.scenario.faults.iter().any(|fault| matches!(fault.r#do, Action::FailFsync { .. }));
+    options.sync = wants_sync(case);
     // The client gives up before the harness does, so that a silent server is a failure of the stream and not of the client.
     let half = Some(client.timeout.0 / 2);
     options.deadlines = ReceiveDeadlines { connect: half, silence: half };
@@ -45,9 +44,9 @@ fn compression(client: &Client) -> Compression {
 
 /// The command line of `pg_receivewal`, but for the program's name.
 pub(super) fn arguments(command: &mut Command, invocation: &Invocation<'_>) {
-    let Invocation { client, address, target, .. } = invocation;
+    let Invocation { case, client, address, target, .. } = invocation;
     command.arg("-h").arg(address.ip().to_string()).arg("-p").arg(address.port().to_string());
-    command.args(["-U", USER, "-w", "--verbose", "-D"]).arg(target);
+    command.args(["-U", &case.credentials.user, "-w", "--verbose", "-D"]).arg(target);
     command.arg(if client.synchronous { "--synchronous" } else { "--no-sync" });
     if !client.reconnects {
         command.arg("--no-loop");

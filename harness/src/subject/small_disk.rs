@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use backstop_mock::fault::Action;
+use backstop_mock::fault::client::FillDisk;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 
@@ -35,7 +36,7 @@ impl SmallDisk {
     /// Whether this client needs one: a fault fills its disk.
     pub(crate) fn wanted(case: &Case, client: &Client) -> bool {
         case.scenario.faults.iter().any(|fault| match &fault.r#do {
-            Action::FillDisk { client: name, .. } => name.as_ref().is_none_or(|name| *name == client.name),
+            Action::FillDisk(FillDisk { client: name, .. }) => name.as_ref().is_none_or(|name| *name == client.name),
             _ => false,
         })
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use backstop_protocol::version::ServerVersion;
+use rustix::fs::statvfs;
 
 /// The programs of one release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,19 @@ pub struct Installation {
     bin: PathBuf,
     /// User and group of servers, if not our own.
     user: Option<(u32, u32)>,
+    /// Where its programs run, if not on this machine.
+    inside: Option<Inside>,
+}
+
+/// A container that sees some of this machine's files under their own names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// The engine's command.
+    pub engine: PathBuf,
+    /// The container's name.
+    pub container: String,
+    /// The directory that it sees.
+    pub place: PathBuf,
 }
 
 impl Installation {
@@ -45,36 +59,90 @@ impl Installation {
         found.map_or_else(|| Err(format!("no PostgreSQL {version} here (set {variable})")), |bin| Self::at(&bin))
     }
 
+    /// The programs in `bin`, of whatever release they are.
+    ///
+    /// # Errors
+    /// That there are none.
+    pub fn in_directory(bin: &Path) -> Result<(Self, ServerVersion), String> {
+        let version = version_of(bin).ok_or_else(|| format!("{} holds no server of PostgreSQL", bin.display()))?;
+        Ok((Self::at(bin)?, version))
+    }
+
+    /// The programs in a container, and of which release they are.
+    ///
+    /// # Errors
+    /// That there are none.
+    pub fn inside(inside: Inside) -> Result<(Self, ServerVersion), String> {
+        let installation = Self { bin: PathBuf::new(), user: server_user()?, inside: Some(inside) };
+        let output = installation.server_tool("postgres").arg("--version").output();
+        let output = output.map_err(|error| format!("could not run the container engine: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let version = said.split_once("(PostgreSQL) ").and_then(|(_, text)| ServerVersion::from_announced(text.trim()));
+        match version {
+            Some(version) => Ok((installation, version)),
+            None => Err("it holds no server of PostgreSQL".to_owned()),
+        }
+    }
+
     fn at(bin: &Path) -> Result<Self, String> {
-        let user = if rustix::process::getuid().is_root() {
-            let problem = "PostgreSQL refuses to run as root, and there is no user postgres or nobody";
-            Some(unprivileged_user().ok_or(problem)?)
-        } else {
-            None
-        };
+        let user = server_user()?;
         // Servers run elsewhere.
         let bin = fs::canonicalize(bin).map_err(|error| format!("{}: {error}", bin.display()))?;
-        Ok(Self { bin, user })
+        Ok(Self { bin, user, inside: None })
     }
 
     /// One of the programs, run by ourselves.
     pub fn tool(&self, name: &str) -> Command {
-        let mut command = Command::new(self.bin.join(name));
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
-            command.env_remove(name);
+        match &self.inside {
+            Some(inside) => inside.command(name, self.user),
+            None => own_environment(&self.path(name)),
         }
-        command.env("LC_ALL", "C").stdin(Stdio::null());
-        command
+    }
+
+    /// Where one of the programs is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
     }
 
     /// Whether there is such a program.
     pub fn has(&self, name: &str) -> bool {
-        self.bin.join(name).is_file()
+        match &self.inside {
+            Some(_) => {
+                self.shell().args(["-c", "command -v \"$0\"", name]).output().is_ok_and(|found| found.status.success())
+            }
+            None => self.bin.join(name).is_file(),
+        }
     }
 
     /// One of the programs, run as the user that servers run as.
     pub fn server_tool(&self, name: &str) -> Command {
-        let mut command = self.tool(name);
+        match &self.inside {
+            Some(inside) => inside.command(name, self.user),
+            None => self.as_server(self.path(name)),
+        }
+    }
+
+    /// A shell where servers run, run as the user that they run as.
+    pub fn shell(&self) -> Command {
+        match &self.inside {
+            Some(inside) => inside.command("/bin/sh", self.user),
+            None => self.as_server("/bin/sh"),
+        }
+    }
+
+    /// Whether its programs run in a container.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.inside.is_some()
+    }
+
+    /// Where servers that end soon can keep their files.
+    pub(crate) fn place(&self) -> PathBuf {
+        self.inside.as_ref().map_or_else(place_for_servers, |inside| inside.place.clone())
+    }
+
+    /// Any program of this machine, run as the user that servers run as.
+    pub fn as_server(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = own_environment(program.as_ref());
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
         }
@@ -88,15 +156,62 @@ impl Installation {
     }
 }
 
+impl Inside {
+    /// A program in the container, whose standard input is ours.
+    fn command(&self, program: &str, user: Option<(u32, u32)>) -> Command {
+        let (user, group) =
+            user.unwrap_or_else(|| (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()));
+        let mut command = Command::new(&self.engine);
+        command.args(["exec", "-i", "-w", "/", "-e", "LC_ALL=C", "-u", &format!("{user}:{group}")]);
+        command.args([&self.container, program]).stdin(Stdio::null());
+        // What a terminal signals is none of its business.
+        command.process_group(0);
+        command
+    }
+}
+
+/// User and group of servers, if not our own.
+pub(crate) fn server_user() -> Result<Option<(u32, u32)>, String> {
+    if !rustix::process::getuid().is_root() {
+        return Ok(None);
+    }
+    let problem = "PostgreSQL refuses to run as root, and there is no user postgres or nobody";
+    Ok(Some(unprivileged_user().ok_or(problem)?))
+}
+
+/// A file system in memory, where there is one with so much room.
+const MEMORY: &str = "/dev/shm";
+const ROOM: u64 = 2 << 30;
+
+/// Where servers that end soon keep their files: in memory, or else in `/tmp`, since the temporary directory may have a long path,
+/// which sockets cannot have.
+pub(crate) fn place_for_servers() -> PathBuf {
+    let memory = Path::new(MEMORY);
+    let room = statvfs(memory).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) >= ROOM);
+    if room { memory.to_owned() } else { PathBuf::from("/tmp") }
+}
+
+/// A program that nothing of the caller's own connection settings leads elsewhere.
+fn own_environment(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        command.env_remove(name);
+    }
+    command.env("LC_ALL", "C").stdin(Stdio::null());
+    command
+}
+
+/// The release of the server in `bin`, if there is one.
+fn version_of(bin: &Path) -> Option<ServerVersion> {
+    let output = Command::new(bin.join("postgres")).arg("--version").stdin(Stdio::null()).output().ok()?;
+    // `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ServerVersion::from_announced(said.split_once("(PostgreSQL) ")?.1.trim())
+}
+
 /// Whether `bin` holds a server of this release.
 fn is_of(bin: &Path, version: ServerVersion) -> bool {
-    let output = Command::new(bin.join("postgres")).arg("--version").stdin(Stdio::null()).output();
-    output.is_ok_and(|output| {
-        // `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let number = said.split_once("(PostgreSQL) ").map(|(_, number)| number.trim());
-        number.and_then(ServerVersion::from_announced) == Some(version)
-    })
+    version_of(bin) == Some(version)
 }
 
 /// `postgres`, or `nobody`.

@@ -17,7 +17,8 @@ use crate::scenario::Case;
 use crate::scenario::model::{Format, Leaves, Source, WalMethod};
 use crate::verdict::{Check, Level, Verdict};
 
-pub use installation::Installation;
+pub use installation::{Inside, Installation};
+pub(crate) use installation::{place_for_servers, server_user};
 
 /// What begins the words of a check that could not be made.
 pub const NOT_ASKED: &str = "not asked: ";
@@ -52,12 +53,18 @@ pub fn ask(case: &Case, record: &Record, tools: bool, checks: &mut Vec<Check>) -
     for client in record.clients.iter().filter(|client| client.ending.is_success() && must_be_restorable(case, client))
     {
         let version = case.scenario.server.version;
-        let real = case.scenario.cluster.source != Source::Synthetic;
+        let postgres = record.original.postgres();
+        let real = case.scenario.cluster.source != Source::Synthetic || postgres.is_some();
         let told = case.scenario.client(&client.name);
         let check = if real {
             let answer = match told.filter(|told| told.wal == WalMethod::None || told.incremental_from.is_some()) {
                 Some(_) => Answer::NotAsked("the backup cannot be restored by itself".to_owned()),
-                None => start_copy(version, &client.target),
+                None => match postgres {
+                    Some(installation) => {
+                        start::start(installation, version, &Artifact::load(&client.target), pages_can_be_checked(case))
+                    }
+                    None => start_copy(version, &client.target),
+                },
             };
             answer.check(format!("{}: PostgreSQL starts on it", client.name), "consistent recovery state reached")
         } else if tools {
@@ -76,6 +83,12 @@ pub fn ask(case: &Case, record: &Record, tools: bool, checks: &mut Vec<Check>) -
     verdict
 }
 
+/// Whether pg_checksums can read the cluster: it refuses files among relations that are none.
+fn pages_can_be_checked(case: &Case) -> bool {
+    let foreign = |path: &str| ["base/", "global/", "pg_tblspc/"].iter().any(|place| path.starts_with(place));
+    !case.scenario.cluster.files.iter().any(|file| foreign(&file.path))
+}
+
 fn must_be_restorable(case: &Case, client: &ClientRecord) -> bool {
     let expectation = case.scenario.expect.clients.get(&client.name);
     expectation.is_some_and(|expectation| expectation.must.leaves == Some(Leaves::Restorable))
@@ -84,7 +97,7 @@ fn must_be_restorable(case: &Case, client: &ClientRecord) -> bool {
 /// Starts PostgreSQL on a copy of the backup in `target`.
 pub fn start_copy(version: ServerVersion, target: &Path) -> Answer {
     match Installation::find(version) {
-        Ok(installation) => start::start(&installation, version, &Artifact::load(target)),
+        Ok(installation) => start::start(&installation, version, &Artifact::load(target), true),
         Err(why) => Answer::NotAsked(why),
     }
 }

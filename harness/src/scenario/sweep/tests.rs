@@ -1,3 +1,4 @@
+use backstop_mock::server::Carried;
 use proptest::prelude::*;
 
 use super::*;
@@ -16,6 +17,27 @@ fn steps_are_numbers_of_units() {
     assert_eq!(steps(Some(30), 1, 3), [1, 2]);
     assert_eq!(steps(None, 1, 0), [] as [u64; 0]);
     assert_eq!(steps(None, 1, 1), [] as [u64; 0]);
+}
+
+#[test]
+fn commands_are_counted_over_all_sessions_of_a_client_and_in_no_role() {
+    let count = |session, name: &str, role, commands| SessionCounts {
+        session,
+        application_name: Some(name.to_owned()),
+        role,
+        messages: 100,
+        commands,
+        carried: Carried::default(),
+    };
+    let counts = [count(1, "parallel", None, 5), count(2, "other", Some("backup"), 7), count(3, "parallel", None, 11)];
+    let last = |client: &str| {
+        let every = Every { unit: Unit::Command, client: Some(client.to_owned()), ..every(None, 1) };
+        Sweep { fault: 0, every, wal_begin: Lsn::INVALID }.end(&counts) - 1
+    };
+    assert_eq!(["parallel", "#2", "#3", "backup"].map(last), [16, 7, 11, 0]);
+    let every = Every { unit: Unit::Command, ..every(None, 1) };
+    let sweep = Sweep { fault: 0, every, wal_begin: Lsn::INVALID };
+    assert_eq!((sweep.end(&counts), sweep.point(4)), (24, Point::Command { client: None, nth: 4, starts_with: None }));
 }
 
 #[test]

@@ -173,3 +173,86 @@ starts.client-end = {}
       ╰────
     "#);
 }
+
+#[test]
+fn a_parallel_backup_streams_wal() {
+    insta::assert_snapshot!(refusal(&with_head(r#"[[client]]
+name = "backup"
+tool = "parallel"
+wal = "stream"
+"#)), @r#"
+     × a parallel backup streams no WAL: wal is "fetch" or "none"
+      ╭─[scenarios/area/name.toml:6:7]
+    5 │ tool = "parallel"
+    6 │ wal = "stream"
+      ·       ────────
+      ╰────
+    "#);
+}
+
+#[test]
+fn a_parallel_backup_has_a_format() {
+    insta::assert_snapshot!(refusal(&with_head(r#"[[client]]
+name = "backup"
+tool = "parallel"
+format = "tar"
+"#)), @r#"
+     × client.format goes with tool = "basebackup" only
+      ╭─[scenarios/area/name.toml:6:1]
+    5 │ tool = "parallel"
+    6 │ format = "tar"
+      · ──────
+      ╰────
+    "#);
+}
+
+#[test]
+fn a_parallel_backup_has_too_many_jobs() {
+    insta::assert_snapshot!(refusal(&with_head(r#"[[client]]
+name = "backup"
+tool = "parallel"
+jobs = 129
+"#)), @r#"
+     × jobs must be from 1 to 128
+      ╭─[scenarios/area/name.toml:6:8]
+    5 │ tool = "parallel"
+    6 │ jobs = 129
+      ·        ───
+      ╰────
+    "#);
+}
+
+#[test]
+fn one_stream_has_jobs() {
+    insta::assert_snapshot!(refusal(&with_head(r#"[[client]]
+name = "backup"
+jobs = 2
+"#)), @r#"
+     × jobs goes with tool = "parallel" only
+      ╭─[scenarios/area/name.toml:5:1]
+    4 │ name = "backup"
+    5 │ jobs = 2
+      · ────
+      ╰────
+    "#);
+}
+
+#[test]
+fn a_parallel_backup_builds_on_an_archive_of_wal() {
+    insta::assert_snapshot!(refusal(&with_head(r#"[[client]]
+name = "archive"
+tool = "receivewal"
+
+[[client]]
+name = "monday"
+tool = "parallel"
+incremental-from = "archive"
+"#)), @r#"
+     × client "archive" makes no backup that a backup could be based on
+       ╭─[scenarios/area/name.toml:10:20]
+     9 │ tool = "parallel"
+    10 │ incremental-from = "archive"
+       ·                    ─────────
+       ╰────
+    "#);
+}

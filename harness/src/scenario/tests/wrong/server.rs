@@ -190,3 +190,19 @@ oid = 16400
       ╰────
     "#);
 }
+
+#[test]
+fn what_a_cassette_says_cannot_be_said_again() {
+    let replay = "[server]\nreplay = \"a.cassette\"\n";
+    for (more, problem) in [
+        ("version = \"15\"\n", "server.version is a fact of the cassette that server.replay names"),
+        ("auth = \"md5\"\n", "server.auth is a fact of the cassette"),
+        ("[cluster]\nsize = \"1MiB\"\n", "cluster is a fact of the cassette"),
+        ("[[fault]]\nwhen.end-position = {}\ndo.close = {}\n", "faults do not strike in what a cassette plays"),
+    ] {
+        let said = refusal(&with_head(&format!("{replay}{more}")));
+        assert!(said.contains(problem), "{said}");
+    }
+    let said = refusal(&with_head("[server]\nreplay = \"\"\n"));
+    assert!(said.contains("replay is empty"), "{said}");
+}

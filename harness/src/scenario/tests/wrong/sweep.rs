@@ -132,6 +132,22 @@ do.close = {}
 }
 
 #[test]
+fn a_sweep_over_commands_calls_a_connection_by_what_it_becomes() {
+    insta::assert_snapshot!(refusal(&with_head(r#"[[fault]]
+when.every = { unit = "command", client = "wal" }
+do.close = {}
+"#)), @r##"
+     × a connection streams WAL only after some of its commands: call it by its number, "#2"
+      ╭─[scenarios/area/name.toml:4:43]
+    3 │ [[fault]]
+    4 │ when.every = { unit = "command", client = "wal" }
+      ·                                           ─────
+    5 │ do.close = {}
+      ╰────
+    "##);
+}
+
+#[test]
 fn a_sweep_over_members_names_an_archive() {
     insta::assert_snapshot!(refusal(&with_head(r#"[[fault]]
 when.every = { unit = "member", archive = "base.tar" }

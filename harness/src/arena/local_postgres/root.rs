@@ -1,0 +1,124 @@
+//! The directory in which everything of one run lies: templates, data directories, sockets.
+
+use std::fs::{self, File};
+use std::io;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::oracle::postgres::{Installation, place_for_servers};
+
+/// How the names of these directories begin.
+const PREFIX: &str = "backstop-servers-";
+
+/// The file that a living harness holds locked.
+const LOCK: &str = "lock";
+
+/// The path of a socket has 107 bytes at most, `/case-12345/s/.s.PGSQL.65535` among them.
+const LONGEST: usize = 75;
+
+/// Waits until we have gone. Without a word before that we were killed: the directory goes, however long somebody still writes to it.
+const KEEPER: &str = r#"
+read -r word && exit 0
+tries=0
+while [ -e "$1" ] && [ "$tries" -lt 1200 ]; do
+    rm -rf -- "$1" 2>/dev/null || sleep 0.1
+    tries=$((tries + 1))
+done
+"#;
+
+/// The directory, which goes with the value.
+#[derive(Debug)]
+pub(super) struct Root {
+    directory: TempDir,
+    keeper: Child,
+    _lock: File,
+    next: AtomicU32,
+}
+
+impl Root {
+    /// Makes the directory in `chosen`, or wherever there is room, after removing what killed runs have left there.
+    pub(super) fn make(user: Option<(u32, u32)>, chosen: Option<&Path>) -> io::Result<Self> {
+        let parent = chosen.map_or_else(place_for_servers, Path::to_owned);
+        remove_orphans(&parent);
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent)?;
+        let length = directory.path().as_os_str().len();
+        if length > LONGEST {
+            let problem = format!("{} has {length} bytes, too many for sockets below it", directory.path().display());
+            return Err(io::Error::new(io::ErrorKind::InvalidFilename, problem));
+        }
+        let lock = File::create(directory.path().join(LOCK))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        if let Some((user, group)) = user {
+            lchown(directory.path(), Some(user), Some(group))?;
+        }
+        let mut keeper = Command::new("/bin/sh");
+        keeper.args(["-c", KEEPER, "backstop-keeper"]).arg(directory.path()).current_dir("/");
+        // What a terminal signals is none of its business.
+        keeper.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let keeper = keeper.spawn()?;
+        Ok(Self { directory, keeper, _lock: lock, next: AtomicU32::new(1) })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A new directory in it, which the server may use.
+    pub(super) fn directory(&self, installation: &Installation, name: &str) -> io::Result<PathBuf> {
+        let number = self.next.fetch_add(1, Ordering::SeqCst);
+        let path = self.path().join(format!("{name}-{number}"));
+        fs::create_dir(&path)?;
+        installation.give(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let Some(mut words) = self.keeper.stdin.take() {
+            // One that has gone has nothing left to do.
+            let _ = writeln!(words, "end");
+        }
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Stops servers and removes directories of runs that were killed before they could: those whose lock nobody holds.
+fn remove_orphans(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
+        let path = entry.path();
+        // Without a lock it is being made, or removed. Somebody else's is somebody else's.
+        let ours = fs::metadata(path.join(LOCK)).is_ok_and(|found| found.uid() == rustix::process::geteuid().as_raw());
+        let free = File::open(path.join(LOCK))
+            .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok());
+        if ours && free {
+            stop_servers(&path);
+            // What cannot be removed now is tried again by the next run.
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+/// Kills the postmasters whose data directories lie in `root`; their children notice.
+fn stop_servers(root: &Path) {
+    for case in fs::read_dir(root).into_iter().flatten().flatten() {
+        for data in fs::read_dir(case.path()).into_iter().flatten().flatten() {
+            let text = fs::read_to_string(data.path().join("postmaster.pid")).unwrap_or_default();
+            let Some(pid) = text.lines().next().and_then(|line| line.trim().parse().ok()) else { continue };
+            // The number may be somebody else's by now: a server works in its data directory.
+            let works_there = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data.path());
+            if let Some(pid) = Pid::from_raw(pid).filter(|_| works_there) {
+                let _ = kill_process(pid, Signal::QUIT);
+            }
+        }
+    }
+}
