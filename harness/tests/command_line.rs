@@ -156,7 +156,7 @@ fn wrong_usage_is_status_2() {
     let directory = scenarios();
     for arguments in [
         &["run", "--client", "pgbasebackup"][..],
-        &["run", "--server", "docker=postgres"],
+        &["run", "--server", "podman=postgres"],
         &["run", "--partition", "6/5"],
         &["run", "--jobs", "0"],
         &["run", "--report", "yaml=-"],
@@ -167,6 +167,9 @@ fn wrong_usage_is_status_2() {
         &["run", "sound/plain[1]"],
         &["explain"],
         &["proxy"],
+        &["proxy", "sound/plain"],
+        &["proxy", "sound/plain", "--upstream", "no=such"],
+        &["proxy", "crash/everywhere", "--upstream", "host=/nowhere"],
         &[],
     ] {
         let (status, out, error) = backstop(directory.path(), arguments);
@@ -239,7 +242,7 @@ fn explain_spells_the_defaults_out() {
 #[test]
 fn every_help_has_an_example() {
     let directory = scenarios();
-    for command in ["run", "serve", "list", "explain", "decode", "schema", "mutants"] {
+    for command in ["run", "serve", "proxy", "list", "explain", "decode", "schema", "mutants"] {
         let (status, out, _) = backstop(directory.path(), &[command, "--help"]);
         assert_eq!(status, 0, "{command}");
         assert!(out.contains("Example") && out.contains(&format!("backstop {command}")), "{out}");
@@ -321,6 +324,28 @@ fn serve_says_where_it_listens() {
     connected.expect("somebody listens");
     assert_eq!((status, out.as_str()), (96, ""));
     assert!(error.starts_with(&format!("error: could not listen on {address}: ")), "{error}");
+}
+
+#[test]
+fn serve_says_which_faults_it_cannot_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let fault = "[[fault]]\nwhen.copy-begin = {}\ndo.kill-client = { signal = \"SIGKILL\" }\n";
+    fs::write(directory.path().join("killed.toml"), format!("{SOUND}\n{fault}")).expect("a scenario");
+    let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_backstop"))
+        .args(["serve", "killed", "--scenarios"])
+        .arg(directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut line = String::new();
+    BufReader::new(server.stderr.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    server.kill().expect("it runs");
+    server.wait().expect("it ended");
+    assert_eq!(
+        line,
+        "note: when.copy-begin do.kill-client strikes the machine of a client, which only whoever starts the client can do\n"
+    );
 }
 
 #[test]

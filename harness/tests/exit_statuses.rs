@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -41,9 +40,9 @@ impl World {
     /// A client that does what a shell does with `text`; `$1` is its target.
     fn client(&self, name: &str, text: &str) -> String {
         let path = self.directory.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
-        format!("exec={} {{dir}}", path.display())
+        // Read by a shell, not run: a file that is being written when another thread starts a program cannot be run.
+        fs::write(&path, format!("{text}\n")).expect("a script");
+        format!("exec=/bin/sh {} {{dir}}", path.display())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

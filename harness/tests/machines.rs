@@ -1,60 +1,13 @@
 //! Clients that start at points and whose machines are struck: what never happened fails the case.
 
-use std::path::PathBuf;
+mod support;
 
-use backstop::event::{Event, Finished};
-use backstop::plan::{RunPlan, ServerSpec, SubjectSpec};
-use backstop::runner;
-use backstop::scenario::document::SourceFile;
-use backstop::scenario::{Case, load};
+use backstop::event::Finished;
+use backstop::plan::SubjectSpec;
 use backstop::subject::signals::is_ignored;
 use backstop::verdict::Verdict;
 use backstop_mock::fault::Signal;
-use tokio::sync::{mpsc, watch};
-
-/// Cargo builds examples beside the tests.
-fn hasty_client() -> SubjectSpec {
-    let test = std::env::current_exe().expect("the test's own path");
-    let target = test.ancestors().nth(2).expect("the target directory");
-    let program = target.join("examples/hasty_client");
-    assert!(program.is_file(), "{} was not built", program.display());
-    SubjectSpec::Exec(format!("{} {{host}} {{port}} {{dir}}", program.display()))
-}
-
-fn case(text: &str) -> Case {
-    let file = SourceFile { path: "case.toml".into(), text: text.into() };
-    let mut cases = load::read("case", &file).expect("a valid scenario");
-    assert_eq!(cases.len(), 1);
-    cases.remove(0)
-}
-
-fn verdict(text: &str, client: SubjectSpec) -> Finished {
-    let plan = RunPlan {
-        bless: backstop::golden::Bless::Nothing,
-        capture: false,
-        known: backstop::known::KnownFaults::default(),
-        cases: vec![case(text)],
-        clients: vec![client],
-        server: ServerSpec::Mock,
-        jobs: 1,
-        seed: None,
-        keep: None::<PathBuf>,
-        transcripts: None,
-        scratch: None,
-        ask_postgres: false,
-        strict: false,
-    };
-    let (events, mut heard) = mpsc::unbounded_channel();
-    let (_cancel, cancelled) = watch::channel(false);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(runner::run(plan, events, cancelled)).expect("a run");
-    while let Some(event) = heard.blocking_recv() {
-        if let Event::CaseFinished(finished) = event {
-            return *finished;
-        }
-    }
-    unreachable!("the case did not finish");
-}
+use support::one_case::{hasty_client, verdict};
 
 fn failed(finished: &Finished) -> Vec<&str> {
     finished.checks.iter().filter(|check| !check.ok).map(|check| check.check.as_str()).collect()

@@ -1,58 +1,9 @@
 //! A client that is wrong is caught: the harness believes what was left behind, not what the client says.
 
-use std::path::PathBuf;
+mod support;
 
-use backstop::event::{Event, Finished};
-use backstop::plan::{RunPlan, ServerSpec, SubjectSpec};
-use backstop::runner;
-use backstop::scenario::document::SourceFile;
-use backstop::scenario::{Case, load};
 use backstop::verdict::Verdict;
-use tokio::sync::{mpsc, watch};
-
-/// Cargo builds examples beside the tests.
-fn hasty_client() -> SubjectSpec {
-    let test = std::env::current_exe().expect("the test's own path");
-    let target = test.ancestors().nth(2).expect("the target directory");
-    let program = target.join("examples/hasty_client");
-    assert!(program.is_file(), "{} was not built", program.display());
-    SubjectSpec::Exec(format!("{} {{host}} {{port}} {{dir}}", program.display()))
-}
-
-fn case(text: &str) -> Case {
-    let file = SourceFile { path: "case.toml".into(), text: text.into() };
-    let mut cases = load::read("case", &file).expect("a valid scenario");
-    assert_eq!(cases.len(), 1);
-    cases.remove(0)
-}
-
-fn verdict(text: &str) -> Finished {
-    let plan = RunPlan {
-        bless: backstop::golden::Bless::Nothing,
-        capture: false,
-        known: backstop::known::KnownFaults::default(),
-        cases: vec![case(text)],
-        clients: vec![hasty_client()],
-        server: ServerSpec::Mock,
-        jobs: 1,
-        seed: None,
-        keep: None::<PathBuf>,
-        transcripts: None,
-        scratch: None,
-        ask_postgres: false,
-        strict: false,
-    };
-    let (events, mut heard) = mpsc::unbounded_channel();
-    let (_cancel, cancelled) = watch::channel(false);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(runner::run(plan, events, cancelled)).expect("a run");
-    while let Some(event) = heard.blocking_recv() {
-        if let Event::CaseFinished(finished) = event {
-            return *finished;
-        }
-    }
-    unreachable!("the case did not finish");
-}
+use support::one_case::{hasty_client, verdict};
 
 const SOUND: &str = r#"
 summary = "A quiet server"
@@ -81,7 +32,7 @@ must.outcome = "failure"
 
 #[test]
 fn a_client_that_stops_at_the_end_of_the_archive_corrupts_silently() {
-    let finished = verdict(FAILS_AFTER_COPY_DONE);
+    let finished = verdict(FAILS_AFTER_COPY_DONE, hasty_client());
     assert_eq!(finished.verdict, Verdict::SilentCorruption, "{:#?}", finished.checks);
     let refusal = finished.checks.iter().find(|check| check.check.contains("the server ended the backup"));
     let refusal = refusal.expect("the oracle that refuses");
@@ -91,7 +42,7 @@ fn a_client_that_stops_at_the_end_of_the_archive_corrupts_silently() {
 
 #[test]
 fn the_same_client_against_a_sound_server_leaves_nothing_to_object_to_but_its_haste() {
-    let finished = verdict(SOUND);
+    let finished = verdict(SOUND, hasty_client());
     let refused: Vec<_> = finished.checks.iter().filter(|check| !check.ok).map(|check| check.check.as_str()).collect();
     // Whether the server had written its last word when the client left is the client's luck, not its merit.
     assert!(refused.iter().all(|check| check.contains("the server ended the backup")), "{:#?}", finished.checks);

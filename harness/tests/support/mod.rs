@@ -1,12 +1,15 @@
 //! What tests of several kinds need. Each test uses a part of it.
 #![allow(dead_code, unreachable_pub, reason = "every test file compiles its own copy and uses a part")]
 
+pub mod client;
+pub mod one_case;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// A running `backstop serve`. Dropped, it ends.
+/// A running `backstop serve` or `backstop proxy`. Dropped, it ends.
 pub struct Serving {
     process: Child,
     /// Where it listens, on 127.0.0.1.
@@ -26,17 +29,56 @@ impl Serving {
 
     /// The same with another build of `backstop`.
     pub fn start_program(program: &Path, directory: &Path, name: &str, scenario: &str, arguments: &[&str]) -> Self {
+        Self::start_command(program, "serve", directory, name, scenario, arguments)
+    }
+
+    /// Puts a scenario's faults before `upstream`.
+    pub fn proxy(directory: &Path, name: &str, scenario: &str, upstream: &str, arguments: &[&str]) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_backstop"));
+        let arguments: Vec<_> = ["--upstream", upstream].into_iter().chain(arguments.iter().copied()).collect();
+        Self::start_command(program, "proxy", directory, name, scenario, &arguments)
+    }
+
+    /// Plays a cassette.
+    pub fn replay(directory: &Path, name: &str, cassette: &Path) -> Self {
+        let cassette = cassette.to_str().expect("a path in UTF-8");
+        Self::launch(directory, name, &["serve", "--replay", cassette])
+    }
+
+    /// Records what passes to and from `upstream`.
+    pub fn record(directory: &Path, name: &str, cassette: &Path, upstream: &str) -> Self {
+        let cassette = cassette.to_str().expect("a path in UTF-8");
+        Self::launch(directory, name, &["proxy", "--record", cassette, "--upstream", upstream])
+    }
+
+    /// Runs `backstop` with these arguments; what it says goes to a log of this name.
+    fn launch(directory: &Path, name: &str, arguments: &[&str]) -> Self {
+        Self::launch_program(Path::new(env!("CARGO_BIN_EXE_backstop")), directory, name, arguments)
+    }
+
+    fn start_command(
+        program: &Path,
+        command: &str,
+        directory: &Path,
+        name: &str,
+        scenario: &str,
+        arguments: &[&str],
+    ) -> Self {
         let path = directory.join(name).with_extension("toml");
         fs::write(&path, scenario).expect("a scenario file");
-        let log = path.with_extension("log");
+        let scenario = path.to_str().expect("a path in UTF-8");
+        let arguments: Vec<_> = [command, scenario].into_iter().chain(arguments.iter().copied()).collect();
+        Self::launch_program(program, directory, name, &arguments)
+    }
+
+    fn launch_program(program: &Path, directory: &Path, name: &str, arguments: &[&str]) -> Self {
+        let log = directory.join(name).with_extension("log");
         let mut process = Command::new(program)
-            .arg("serve")
-            .arg(&path)
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).expect("a file"))
             .spawn()
-            .expect("backstop serve");
+            .expect("backstop");
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
         let port = match line.trim_end().strip_prefix("listening on ") {
@@ -46,17 +88,17 @@ impl Serving {
         let Some(port) = port else {
             let _ = process.kill();
             let said = fs::read_to_string(&log).unwrap_or_default();
-            unreachable!("backstop serve {}: {line:?}\n{said}", path.display());
+            unreachable!("backstop {arguments:?}: {line:?}\n{said}");
         };
         Self { process, port }
     }
 
-    /// Ends it as an operator does, so that its log is whole.
-    pub fn finish(mut self) {
+    /// Ends it as an operator does, so that its log is whole. Its exit status.
+    pub fn finish(mut self) -> Option<i32> {
         let process =
             i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
         rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("a signal");
-        self.process.wait().expect("an end");
+        self.process.wait().expect("an end").code()
     }
 
     /// The most memory that the server has had in use so far, in bytes: `VmHWM`, where the system tells it.
