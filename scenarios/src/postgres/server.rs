@@ -21,8 +21,13 @@ impl Postgres {
     ///
     /// WAL is enough for replication, which everybody may do; nothing is flushed to disk.
     pub fn new(installation: &Installation, scratch: &Path, settings: &[&str]) -> Self {
+        Self::on(installation, scratch, settings, &[])
+    }
+
+    /// The same with more options of `initdb`.
+    pub fn on(installation: &Installation, scratch: &Path, settings: &[&str], initdb: &[&str]) -> Self {
         let data = scratch.join("data");
-        installation.initdb(&data, &[]);
+        installation.initdb(&data, initdb);
         let conf = data.join("postgresql.conf");
         let mut text = fs::read_to_string(&conf).expect("postgresql.conf");
         for line in ["", "wal_level = replica", "max_wal_senders = 5", "fsync = off"].iter().chain(settings) {
@@ -87,6 +92,19 @@ impl Postgres {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// Stops in good order and starts again, on the same socket.
+    pub fn restart(&self) {
+        let mut restart = self.installation.tool("pg_ctl");
+        restart
+            .args(["restart", "-w", "-s", "-m", "fast", "-l"])
+            .arg(self.socket.join("log"))
+            .arg("-D")
+            .arg(&self.data);
+        // As at the first start.
+        let status = restart.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("pg_ctl starts");
+        assert!(status.success(), "{}", self.log());
+    }
+
     /// Stops in good order, sessions or not.
     pub fn stop(&self) {
         succeed(&mut self.stopping("fast"));
@@ -119,6 +137,11 @@ mod tests {
             let scratch = installation.scratch();
             let server = Postgres::new(&installation, scratch.path(), &["work_mem = '5MB'"]);
             assert_eq!(server.sql("show work_mem"), "5MB");
+            server.sql("alter system set work_mem = '6MB'");
+            server.restart();
+            assert_eq!(server.sql("show work_mem"), "6MB");
+            // What a crash leaves to be done again: it stopped in good order.
+            server.sql("create table again ()");
             let running = server.data().join("postmaster.pid");
             assert!(running.exists());
             drop(server);

@@ -5,6 +5,7 @@
 //! into a failure (`1` for 15, 16 and 18, or a list of releases).
 
 mod gate;
+mod more;
 mod postgres;
 mod restore;
 mod sound;
