@@ -6,8 +6,10 @@ use std::io::Read as _;
 use backstop_protocol::backend::BackendMessage;
 use backstop_protocol::base_backup::manifest::{ChecksumAlgorithm, ChecksumHasher};
 use backstop_protocol::base_backup::tar::{MemberHeader, MemberKind, TarReader, Trailer, padding};
+use backstop_protocol::command;
 use backstop_protocol::frame::{MAX_FRAME, read_frame};
 use backstop_protocol::page;
+use backstop_protocol::version::ServerVersion;
 use bytes::{Bytes, BytesMut};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -95,6 +97,33 @@ fn reading_frames(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The commands of a backup, in the grammars of the oldest and the newest release.
+fn reading_commands(criterion: &mut Criterion) {
+    const OLD: [&str; 3] = [
+        "IDENTIFY_SYSTEM",
+        "BASE_BACKUP LABEL 'pg_basebackup base backup' PROGRESS FAST NOWAIT",
+        "START_REPLICATION 0/3000000",
+    ];
+    const NEW: [&str; 4] = [
+        "IDENTIFY_SYSTEM",
+        "SHOW wal_segment_size",
+        "BASE_BACKUP ( LABEL 'pg_basebackup base backup',  PROGRESS,  CHECKPOINT 'fast',  WAIT 0,  MANIFEST 'yes',  TARGET 'client')",
+        "START_REPLICATION SLOT \"pg_basebackup_4711\" 0/3000000 TIMELINE 1",
+    ];
+    let mut group = criterion.benchmark_group("reading commands");
+    for (version, texts) in [(ServerVersion::V9_1, &OLD[..]), (ServerVersion::V18, &NEW)] {
+        group.throughput(Throughput::Elements(texts.len() as u64));
+        group.bench_with_input(BenchmarkId::from_parameter(version), texts, |bencher, texts| {
+            bencher.iter(|| {
+                for text in texts {
+                    black_box(command::parse(black_box(text), version)).expect("a command");
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
 /// What a manifest costs, and what a page's checksum costs, on the same bytes.
 fn checksums(criterion: &mut Criterion) {
     let data = vec![0x5A; 1 << 20];
@@ -118,5 +147,5 @@ fn checksums(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, reading_archives, reading_frames, checksums);
+criterion_group!(benches, reading_archives, reading_frames, reading_commands, checksums);
 criterion_main!(benches);
