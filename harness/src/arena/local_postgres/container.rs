@@ -2,7 +2,7 @@
 //!
 //! It holds nothing of its own: it sees the directory of the run under the name that it has here, and shares this machine's network, so
 //! that a server in it is set up, reached and looked at like any other. It waits for words on a pipe, and ends with it: however the harness
-//! ends, the engine removes it.
+//! ends, the engine removes it, or is told to by what survives.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -11,10 +11,22 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::survivor::Survivor;
 use crate::oracle::postgres::{Inside, server_user};
 
 /// What the container does.
 const KEEPER: &str = "echo ready; read -r word";
+
+/// Removes the container `$2` of a harness that was killed. What the engine still makes of its command `$3` goes, too: it waits for ever for
+/// the removal of a container that it could not start.
+const REMOVE: &str = r#"
+tries=0
+while "$1" rm -f "$2"; kill -0 "$3" 2>/dev/null && [ "$tries" -lt 60 ]; do
+    sleep 1
+    tries=$((tries + 1))
+done
+"$1" rm -f "$2"
+"#;
 
 /// How much of what the engine says against it is kept, in bytes.
 const MOST_SAID: u64 = 16 << 10;
@@ -30,6 +42,7 @@ pub(super) struct Container {
     /// The engine's command, which lives as long as the container.
     keeper: Mutex<Child>,
     words: Option<ChildStdin>,
+    survivor: Option<Survivor>,
     said: Arc<Mutex<String>>,
 }
 
@@ -52,6 +65,7 @@ impl Container {
         // What a terminal signals is none of its business.
         let spawned = command.process_group(0).spawn();
         let mut keeper = spawned.map_err(|error| format!("could not run {}: {error}", engine.display()))?;
+        let pid = keeper.id().to_string();
         let (words, stdout, stderr) = (keeper.stdin.take(), keeper.stdout.take(), keeper.stderr.take());
         let said = Arc::new(Mutex::new(String::new()));
         let heard = Arc::clone(&said);
@@ -63,12 +77,15 @@ impl Container {
             }
             *heard.lock().unwrap_or_else(PoisonError::into_inner) = String::from_utf8_lossy(&all).into_owned();
         });
+        let inside = Inside { engine: engine.to_owned(), container: name, place: place.to_owned() };
+        let keeper = Mutex::new(keeper);
+        let mut container = Self { inside, image: image.to_owned(), keeper, words, survivor: None, said };
+        let survivor = Survivor::start(REMOVE, [engine.as_os_str(), container.inside.container.as_ref(), pid.as_ref()]);
+        container.survivor = Some(survivor.map_err(|error| format!("could not run /bin/sh: {error}"))?);
         let mut ready = String::new();
         if let Some(stdout) = stdout {
             let _ = BufReader::new(stdout).read_line(&mut ready);
         }
-        let inside = Inside { engine: engine.to_owned(), container: name, place: place.to_owned() };
-        let container = Self { inside, image: image.to_owned(), keeper: Mutex::new(keeper), words, said };
         if ready.trim_end() == "ready" {
             return Ok(container);
         }
@@ -114,6 +131,8 @@ impl Drop for Container {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let _ = remove.status();
+        // Nothing is left that it would have to remove.
+        drop(self.survivor.take());
     }
 }
 

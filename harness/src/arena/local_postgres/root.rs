@@ -2,17 +2,15 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, lchown};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::survivor::Survivor;
 use crate::oracle::postgres::{Installation, place_for_servers};
 
 /// How the names of these directories begin.
@@ -24,9 +22,8 @@ const LOCK: &str = "lock";
 /// The path of a socket has 107 bytes at most, `/case-12345/s/.s.PGSQL.65535` among them.
 const LONGEST: usize = 75;
 
-/// Waits until we have gone. Without a word before that we were killed: the directory goes, however long somebody still writes to it.
-const KEEPER: &str = r#"
-read -r word && exit 0
+/// The directory goes, however long somebody still writes to it.
+const REMOVE: &str = r#"
 tries=0
 while [ -e "$1" ] && [ "$tries" -lt 1200 ]; do
     rm -rf -- "$1" 2>/dev/null || sleep 0.1
@@ -38,7 +35,7 @@ done
 #[derive(Debug)]
 pub(super) struct Root {
     directory: TempDir,
-    keeper: Child,
+    _survivor: Survivor,
     _lock: File,
     next: AtomicU32,
 }
@@ -59,12 +56,8 @@ impl Root {
         if let Some((user, group)) = user {
             lchown(directory.path(), Some(user), Some(group))?;
         }
-        let mut keeper = Command::new("/bin/sh");
-        keeper.args(["-c", KEEPER, "backstop-keeper"]).arg(directory.path()).current_dir("/");
-        // What a terminal signals is none of its business.
-        keeper.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let keeper = keeper.spawn()?;
-        Ok(Self { directory, keeper, _lock: lock, next: AtomicU32::new(1) })
+        let survivor = Survivor::start(REMOVE, [directory.path().as_os_str()])?;
+        Ok(Self { directory, _survivor: survivor, _lock: lock, next: AtomicU32::new(1) })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -78,16 +71,6 @@ impl Root {
         fs::create_dir(&path)?;
         installation.give(&path)?;
         Ok(path)
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        if let Some(mut words) = self.keeper.stdin.take() {
-            // One that has gone has nothing left to do.
-            let _ = writeln!(words, "end");
-        }
-        let _ = self.keeper.wait();
     }
 }
 
