@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use backstop_protocol::base_backup::manifest::Manifest;
 use backstop_scenarios::postgres::{PORT, Postgres, USER, succeed};
 
 use super::same::assert_same;
@@ -30,13 +31,19 @@ fn combine(site: &Site, tool: Tool, chain: &[&Path], last: &str, name: &str) -> 
     output
 }
 
-/// What is not told by the bytes of its files: a combined backup's manifest, which both write.
+/// Compares two combined backups, and the files that their manifests list: both tools write these themselves.
 fn assert_combined_alike(site: &Site, ours: &str, theirs: &str) {
     assert_same(&site.path(ours), &site.path(theirs));
     assert_same(&site.space(ours), &site.space(theirs));
-    let manifest = |name: &str| fs::read_to_string(site.path(name).join("backup_manifest")).unwrap();
-    let files = |text: &str| text.matches("\"Path\": ").count();
-    assert_eq!(files(&manifest(ours)), files(&manifest(theirs)));
+    // A backup that hears its end before the rest of the segment comes leaves that segment unmarked: a matter of the moment.
+    let listed = |name: &str| -> Vec<String> {
+        let manifest = Manifest::parse(&fs::read(site.path(name).join("backup_manifest")).unwrap()).unwrap();
+        let names = manifest.files.iter().map(|file| String::from_utf8_lossy(&file.path).into_owned());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with("pg_wal/")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(listed(ours), listed(theirs));
 }
 
 #[test]
