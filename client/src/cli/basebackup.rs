@@ -75,7 +75,7 @@ fn report(program: &str, arguments: &Arguments, options: &BackupOptions) -> Repo
         directory,
         archives,
         gauge: Mutex::new(Gauge::new(arguments.progress)),
-        remains: Mutex::new(None),
+        remains: Mutex::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use backstop_protocol::base_backup::manifest::ChecksumAlgorithm;
 use clap::Parser;
 
 use super::basebackup::values;
+use super::remains::Remains;
 use super::{Invocation, getopt, output, signals};
 use crate::combine::{CombineObserver, CombineOptions, CopyMethod, combine_backups};
 use crate::options::SyncMethod;
@@ -109,12 +110,12 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
         return invocation.error("no output directory specified");
     };
     let options = arguments.options(output);
-    let mut report = Report { program: &invocation.program, debug: arguments.debug, removals: Vec::new() };
+    let mut report = Report { program: &invocation.program, debug: arguments.debug, remains: Vec::new() };
     match signals::until_signal(&options.cancel, || combine_backups(&options, &mut report)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = invocation.error(error);
-            for text in std::mem::take(&mut report.removals) {
+            for text in report.remains.iter().flat_map(Remains::lines) {
                 report.say(&text);
             }
             code
@@ -126,8 +127,8 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
 struct Report<'a> {
     program: &'a str,
     debug: bool,
-    /// Told after the error that led to them.
-    removals: Vec<String>,
+    /// Told after the error.
+    remains: Vec<Remains>,
 }
 
 impl Report<'_> {
@@ -145,8 +146,7 @@ impl CombineObserver for Report<'_> {
     }
 
     fn removing(&mut self, directory: &Path, contents_only: bool) {
-        let what = if contents_only { "contents of output directory" } else { "output directory" };
-        self.removals.push(format!("removing {what} \"{}\"", directory.display()));
+        self.remains.push(Remains::removed("output directory", directory, contents_only));
     }
 
     fn debugging(&self) -> bool {

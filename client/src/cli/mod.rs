@@ -25,6 +25,7 @@ mod parallelbackup;
 mod password;
 mod receivewal;
 mod recover;
+mod remains;
 mod report;
 mod signals;
 mod verifybackup;

@@ -231,7 +231,7 @@ impl Arguments {
             directory: Some(destination.into()),
             archives: None,
             gauge: Mutex::new(Gauge::new(self.progress)),
-            remains: Mutex::new(None),
+            remains: Mutex::default(),
         }
     }
 }

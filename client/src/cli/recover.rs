@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use super::basebackup::values;
+use super::remains::Remains;
 use super::{Invocation, getopt, output, signals};
 use crate::options::SyncMethod;
 use crate::recover::{RecoverObserver, RecoverOptions, Recovered, recover};
@@ -64,7 +65,7 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
         ..RecoverOptions::new(inputs, output)
     };
     let mut report =
-        Report { program: invocation.program(), progress: arguments.progress, shown: None, removals: Vec::new() };
+        Report { program: invocation.program(), progress: arguments.progress, shown: None, remains: Vec::new() };
     match signals::until_signal(&options.cancel, || recover(&options, &mut report)) {
         Ok(Recovered { sent, found, bytes }) => {
             if arguments.verbose {
@@ -76,7 +77,7 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
         }
         Err(error) => {
             let code = invocation.error(error);
-            for text in std::mem::take(&mut report.removals) {
+            for text in report.remains.iter().flat_map(Remains::lines) {
                 report.say(&text);
             }
             code
@@ -90,8 +91,8 @@ struct Report<'a> {
     progress: bool,
     /// When progress was shown last.
     shown: Option<Instant>,
-    /// Told after the error that led to them.
-    removals: Vec<String>,
+    /// Told after the error.
+    remains: Vec<Remains>,
 }
 
 impl Report<'_> {
@@ -117,7 +118,7 @@ impl RecoverObserver for Report<'_> {
         output::put(format_args!("{}/{} kB ({percent}%){end}", done / 1024, total / 1024));
     }
 
-    fn removing(&mut self, directory: &Path) {
-        self.removals.push(format!("removing \"{}\"", directory.display()));
+    fn removing(&mut self, directory: &Path, contents_only: bool) {
+        self.remains.push(Remains::removed("output directory", directory, contents_only));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use backstop_protocol::backend::Diagnostic;
 
 use super::gauge::Gauge;
+use super::remains::Remains;
 use crate::observer::{Observer, Phase, Progress};
 use crate::options::WalMethod;
 
@@ -25,8 +26,8 @@ pub(super) struct Report {
     /// Where archives go; none in plain format, and if they go elsewhere.
     pub(super) archives: Option<PathBuf>,
     pub(super) gauge: Mutex<Gauge>,
-    /// What happens to the remains of a failed backup: told after the error.
-    pub(super) remains: Mutex<Option<String>>,
+    /// Told after the error.
+    pub(super) remains: Mutex<Vec<Remains>>,
 }
 
 impl Report {
@@ -44,17 +45,16 @@ impl Report {
         }
     }
 
-    fn remember(&self, text: String) {
-        if let Ok(mut remains) = self.remains.lock() {
-            *remains = Some(text);
-        }
+    fn remember(&self, remains: Remains) {
+        self.remains.lock().unwrap_or_else(PoisonError::into_inner).push(remains);
     }
 
     /// Tells why the backup failed, and what happened to its remains.
     pub(super) fn failed(&self, problem: &str) {
         self.gauge().abandon();
         self.say(&format!("error: {problem}"));
-        if let Some(text) = self.remains.lock().ok().and_then(|mut remains| remains.take()) {
+        let remains = std::mem::take(&mut *self.remains.lock().unwrap_or_else(PoisonError::into_inner));
+        for text in remains.iter().flat_map(Remains::lines) {
             self.say(&text);
         }
     }
@@ -156,16 +156,20 @@ impl Observer for Report {
             Phase::Publishing if self.manifest => self.tell("renaming backup_manifest.tmp to backup_manifest"),
             Phase::Completed => self.tell("base backup completed"),
             Phase::Removing { directory, contents_only } => {
-                let what = if *contents_only { "contents of data directory" } else { "data directory" };
-                self.remember(format!("removing {what} \"{}\"", directory.display()));
+                self.remember(Remains::removed("data directory", directory, *contents_only));
             }
             Phase::NotRemoving { directory } => {
-                self.remember(format!("data directory \"{}\" not removed at user's request", directory.display()));
+                let directory = directory.display();
+                self.remember(Remains::Settled(format!(
+                    "data directory \"{directory}\" not removed at user's request"
+                )));
             }
-            Phase::DroppedSlot { name } => self.remember(format!("dropped replication slot \"{name}\"")),
-            Phase::SlotRemains { name, problem } => self.remember(format!(
+            Phase::DroppedSlot { name } => {
+                self.remember(Remains::Settled(format!("dropped replication slot \"{name}\"")));
+            },
+            Phase::SlotRemains { name, problem } => self.remember(Remains::Settled(format!(
                 "replication slot \"{name}\" was created and could not be dropped, so that the server keeps WAL for it: {problem}"
-            )),
+            ))),
             _ => {}
         }
     }

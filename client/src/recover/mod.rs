@@ -70,9 +70,9 @@ pub trait RecoverObserver {
         let _ = (done, total);
     }
 
-    /// What happens to what was made after an error.
-    fn removing(&mut self, directory: &Path) {
-        let _ = directory;
+    /// What happens to what was made after an error. A directory that was there before stays, and loses its contents.
+    fn removing(&mut self, directory: &Path, contents_only: bool) {
+        let _ = (directory, contents_only);
     }
 }
 
@@ -138,7 +138,7 @@ struct Removals<'a>(&'a mut dyn RecoverObserver);
 impl CombineObserver for Removals<'_> {
     fn warning(&mut self, _text: &str, _hint: Option<&str>) {}
 
-    fn removing(&mut self, directory: &Path, _contents_only: bool) {
-        self.0.removing(directory);
+    fn removing(&mut self, directory: &Path, contents_only: bool) {
+        self.0.removing(directory, contents_only);
     }
 }

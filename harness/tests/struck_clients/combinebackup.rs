@@ -58,7 +58,11 @@ fn strike(site: &Site, way: &'static str, strike: &Strike) -> End {
     match end {
         End::Success => assert!(is_published(&places[0]), "{what}\n{}", said(&output)),
         End::Killed(9) => {}
-        End::Failure | End::Killed(_) => assert!(left.is_empty(), "{what}: {left:?} is left\n{}", said(&output)),
+        // Every thread counts its own calls: the one that removes may be struck once more, and says so.
+        End::Failure | End::Killed(_) => {
+            let told = said(&output).contains("error: failed to remove ");
+            assert!(left.is_empty() || told, "{what}: {left:?} is left\n{}", said(&output));
+        }
     }
     end
 }
