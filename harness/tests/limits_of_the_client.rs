@@ -2,12 +2,12 @@
 
 mod support;
 
-use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use support::{Serving, client};
+use support::Serving;
+use support::client::{said, tool};
 
 /// A small server on which something happens, `what` being tables of faults.
 fn scenario(what: &str) -> String {
@@ -23,20 +23,6 @@ size = "512KiB"
 {what}
 "#
     )
-}
-
-/// A tool of the client, at work on a server, without anything of the environment.
-fn tool(name: &str, port: u16, arguments: &[&str]) -> Command {
-    let mut command = Command::new(client::client_program());
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
-        command.env_remove(name);
-    }
-    command.args([name, "-h", "127.0.0.1", "-p", &port.to_string(), "-U", "backstop", "-w"]).args(arguments);
-    command
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A phase that has a deadline, a way to take a backup, where the server falls silent, and what is said of it.
