@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +29,12 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn write(&self, path: &Path, bytes: &[u8], work: &mut dyn FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         let _ = path;
         work(bytes)
+    }
+
+    /// Whether zeros behind the end of a file may become a hole, which takes no room and no time. A backup that is to be used should not
+    /// have any: the server would look for room when it writes there, and stop if there is none.
+    fn makes_holes(&self) -> bool {
+        false
     }
 
     /// The file or directory at `path` is forced to disk by `work`.
@@ -107,7 +113,10 @@ impl File {
 impl Write for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let file = &mut self.inner;
-        self.disk.write(&self.path, bytes, &mut |bytes| file.write(bytes))
+        let holes = self.disk.makes_holes();
+        self.disk.write(&self.path, bytes, &mut |bytes| {
+            if holes && make_hole(file, bytes)? { Ok(bytes.len()) } else { file.write(bytes) }
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -115,8 +124,28 @@ impl Write for File {
     }
 }
 
+/// The least that is worth a hole, in bytes: a page of most systems.
+const HOLE: usize = 4096;
+
+/// Makes the file longer instead of writing zeros to its end. False if that is not what would be written.
+fn make_hole(file: &mut fs::File, bytes: &[u8]) -> io::Result<bool> {
+    // Put together piece by piece, so that many bytes are looked at at once.
+    let zero = |bytes: &[u8]| bytes.iter().fold(0, |any, byte| any | byte) == 0;
+    if bytes.len() < HOLE || !bytes.chunks(HOLE).all(zero) {
+        return Ok(false);
+    }
+    let end = file.metadata()?.len();
+    if file.stream_position()? != end {
+        return Ok(false);
+    }
+    file.set_len(end + bytes.len() as u64)?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::sync::Mutex;
 
     use super::*;
@@ -158,5 +187,45 @@ mod tests {
         file.set_len(10).expect("allowed");
         file.sync_all().expect("pretended");
         assert_eq!(*disk.0.lock().expect("a list"), ["write f 5", "write f 2", "change f", "sync f"]);
+    }
+
+    #[derive(Debug)]
+    struct Sparse;
+
+    impl Disk for Sparse {
+        fn makes_holes(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn only_zeros_at_the_end_become_a_hole() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = scratch.path().join("f");
+        let open = |disk| {
+            let file = fs::File::create(&path).expect("a file");
+            File::new(file, path.clone(), disk)
+        };
+        let mut pieces = vec![vec![1; HOLE], vec![0; 16 * HOLE], vec![0; HOLE - 1], vec![0; 8 * HOLE]];
+        pieces.extend([[vec![0; HOLE], vec![7; 1]].concat(), vec![0; HOLE]]);
+        let mut rooms = Vec::new();
+        for disk in [Arc::new(RealDisk) as Arc<dyn Disk>, Arc::new(Sparse)] {
+            let mut file = open(disk);
+            for piece in &pieces {
+                file.write_all(piece).expect("written");
+            }
+            assert_eq!(fs::read(&path).expect("a file"), pieces.concat());
+            // In the middle of a file zeros are written over what is there.
+            file.inner.seek(SeekFrom::Start(0)).expect("a place");
+            file.write_all(&[0; HOLE]).expect("written");
+            file.write_all(&[3]).expect("written");
+            let mut expected = pieces.concat();
+            expected[..HOLE].fill(0);
+            expected[HOLE] = 3;
+            assert_eq!(fs::read(&path).expect("a file"), expected);
+            rooms.push(fs::metadata(&path).expect("a file").blocks() * 512);
+        }
+        // Where the file system knows holes.
+        assert!(rooms[1] <= rooms[0], "{rooms:?}");
     }
 }
