@@ -16,6 +16,8 @@ use super::{Change, Cluster, Entry, EntryKind, Found, State, WalReadError, groun
 /// What lies in the data directory, by path without `./`.
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
+    /// The path that somebody asks for, if nobody asks for all.
+    only: Option<Vec<u8>>,
     nodes: BTreeMap<Vec<u8>, Node>,
 }
 
@@ -58,6 +60,16 @@ pub(crate) fn below_data_directory(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl DataDirectory {
+    fn insert(&mut self, path: Vec<u8>, node: impl FnOnce() -> Node) {
+        if self.wants(&path) {
+            self.nodes.insert(path, node());
+        }
+    }
+
+    fn wants(&self, path: &[u8]) -> bool {
+        self.only.as_ref().is_none_or(|only| only == path)
+    }
+
     /// What lies at a path.
     pub(crate) fn get(&self, path: &[u8]) -> Option<Node> {
         if path.is_empty() { Some(Node::directory(0)) } else { self.nodes.get(path).cloned() }
@@ -118,11 +130,26 @@ impl Cluster {
     /// # Errors
     /// A real data directory that cannot be read.
     pub(crate) fn data_directory(&self, position: Option<Lsn>, now: i64) -> io::Result<DataDirectory> {
+        self.look(DataDirectory { only: None, nodes: BTreeMap::new() }, position, now)
+    }
+
+    /// What lies at one path of it: see [`data_directory`](Self::data_directory).
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn data_file(&self, path: &[u8], position: Option<Lsn>, now: i64) -> io::Result<Option<Node>> {
+        let directory = DataDirectory { only: Some(path.to_owned()), nodes: BTreeMap::new() };
+        Ok(self.look(directory, position, now)?.get(path))
+    }
+
+    fn look(&self, mut directory: DataDirectory, position: Option<Lsn>, now: i64) -> io::Result<DataDirectory> {
         let position = position.unwrap_or_else(|| self.inner.lock().wal.checkpoint_at().redo);
         let epoch = self.epoch();
-        let mut nodes = BTreeMap::new();
         for found in ground_truth_at(self, position)? {
             let (path, entry) = found?;
+            if !directory.wants(&path) {
+                continue;
+            }
             let changed = i64::try_from(entry.mtime).unwrap_or(epoch);
             let node = match entry.kind {
                 EntryKind::File { size } => {
@@ -137,7 +164,7 @@ impl Cluster {
                 }
                 _ => Node::directory(changed),
             };
-            nodes.insert(path, node);
+            directory.insert(path, || node);
         }
         let tablespaces = self.tablespaces().into_iter().map(|tablespace| Some(tablespace.oid));
         for part in tablespaces.chain([None]) {
@@ -145,26 +172,25 @@ impl Cluster {
             for entry in self.added_entries(part) {
                 let path = [&prefix[..], &entry.name].concat();
                 let size = entry.size();
-                nodes.insert(
-                    path,
-                    Node { is_directory: false, size, changed: now, content: Content::Entry(Box::new(entry), None) },
-                );
+                let content = || Content::Entry(Box::new(entry), None);
+                directory.insert(path, || Node { is_directory: false, size, changed: now, content: content() });
             }
         }
-        nodes.insert(b"global/pg_control".to_vec(), Node::file(self.control_file()?.into(), now));
-        nodes.insert(b"postmaster.pid".to_vec(), Node::file(Arc::from(&b"1\n"[..]), epoch));
+        let control = self.control_file()?;
+        directory.insert(b"global/pg_control".to_vec(), || Node::file(control.into(), now));
+        directory.insert(b"postmaster.pid".to_vec(), || Node::file(Arc::from(&b"1\n"[..]), epoch));
         if let Some(files) = self.label_files() {
-            nodes.insert(b"backup_label".to_vec(), Node::file(files.label.as_bytes().into(), now));
+            directory.insert(b"backup_label".to_vec(), || Node::file(files.label.as_bytes().into(), now));
             if let Some(map) = files.tablespace_map {
-                nodes.insert(b"tablespace_map".to_vec(), Node::file(map.into(), now));
+                directory.insert(b"tablespace_map".to_vec(), || Node::file(map.into(), now));
             }
         }
-        self.add_wal(&mut nodes, now);
-        Ok(DataDirectory { nodes })
+        self.add_wal(&mut directory, now);
+        Ok(directory)
     }
 
-    fn add_wal(&self, nodes: &mut BTreeMap<Vec<u8>, Node>, now: i64) {
-        let directory = self.version().wal_directory();
+    fn add_wal(&self, directory: &mut DataDirectory, now: i64) {
+        let name = self.version().wal_directory();
         let size = self.segment_size();
         let (oldest, flushed) = (self.oldest_wal(), self.flush_position());
         // Nothing is missing between the oldest segment and the position up to which there is WAL.
@@ -177,14 +203,16 @@ impl Cluster {
         let times = self.inner.lock().see_segments(&files, now);
         for ((file, _), changed) in files.into_iter().zip(times) {
             let node = Node { is_directory: false, size: size.bytes(), changed, content: Content::Wal(file) };
-            nodes.insert(format!("{directory}/{file}").into_bytes(), node);
+            directory.insert(format!("{name}/{file}").into_bytes(), || node);
         }
         for timeline in self.history_timelines() {
             let Some(history) = self.history(timeline) else { continue };
-            let path = format!("{directory}/{}", timeline.history_file_name()).into_bytes();
-            nodes.insert(path, Node::file(history.to_string().as_bytes().into(), self.epoch()));
+            let path = format!("{name}/{}", timeline.history_file_name()).into_bytes();
+            directory.insert(path, || Node::file(history.to_string().as_bytes().into(), self.epoch()));
         }
-        nodes.entry(directory.as_bytes().to_vec()).or_insert_with(|| Node::directory(now));
+        if !directory.nodes.contains_key(name.as_bytes()) {
+            directory.insert(name.into(), || Node::directory(now));
+        }
     }
 
     /// Reads at most `length` bytes of a file from `offset`: fewer only at its end.
@@ -247,6 +275,11 @@ mod tests {
             let directory = cluster.data_directory(None, 7).unwrap();
             let wal = cluster.version().wal_directory();
             let control = directory.get(b"global/pg_control").unwrap();
+            for (path, node) in &directory.nodes {
+                let alone = cluster.data_file(path, None, 7).unwrap().unwrap();
+                assert_eq!(format!("{alone:?}"), format!("{node:?}"), "{version}");
+            }
+            assert!(cluster.data_file(b"nothing", None, 7).unwrap().is_none());
             assert_eq!(cluster.read_node(&control, 0, 1 << 20).unwrap(), cluster.control_file().unwrap(), "{version}");
             let current = cluster.wal_files(cluster.flush_position(), cluster.flush_position()).unwrap_or_default();
             let names: Vec<_> = directory.names(wal.as_bytes()).map(|(name, _)| name.to_vec()).collect();

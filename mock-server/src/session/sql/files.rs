@@ -1,5 +1,7 @@
 //! The functions that list and read the files of the server (`genfile.c`), and who may call them.
 
+use std::io;
+
 use backstop_protocol::base_backup::relation::RelationFile;
 use backstop_protocol::catalog::SqlType;
 use backstop_protocol::diagnostic::{Diagnostic, SqlState};
@@ -25,6 +27,10 @@ pub(super) fn path_value(path: &[u8]) -> Value {
         Ok(path) => Value::Text(path.to_owned()),
         Err(_) => Value::Bytes(Bytes::copy_from_slice(path)),
     }
+}
+
+fn unreadable(error: &io::Error) -> Diagnostic {
+    file_access("could not open directory \".\"", error)
 }
 
 impl Session {
@@ -69,13 +75,14 @@ impl Session {
     /// The data directory, as the backup finds it for which this session works.
     pub(super) fn data_directory(&self) -> Result<DataDirectory, Diagnostic> {
         let now = self.shared.clock.unix_seconds();
-        let found = self.shared.cluster.data_directory(self.start_of_sql_backup(), now);
-        found.map_err(|error| file_access("could not open directory \".\"", &error))
+        self.shared.cluster.data_directory(self.start_of_sql_backup(), now).map_err(|error| unreadable(&error))
     }
 
     fn node(&self, path: &[u8]) -> Result<Option<(Vec<u8>, Node)>, Diagnostic> {
         let Some(path) = below_data_directory(path) else { return Ok(None) };
-        Ok(self.data_directory()?.get(&path).map(|node| (path, node)))
+        let now = self.shared.clock.unix_seconds();
+        let found = self.shared.cluster.data_file(&path, self.start_of_sql_backup(), now);
+        Ok(found.map_err(|error| unreadable(&error))?.map(|node| (path, node)))
     }
 
     /// `pg_read_binary_file`
