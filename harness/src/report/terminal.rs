@@ -14,7 +14,11 @@ use crate::verdict::{Level, Summary, Verdict};
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
 
-/// Writes a line for each case, more for one that does not pass, and a summary. Passing steps of a sweep are only counted.
+/// How many cases that are skipped for the same reason are named. Other reports name them all.
+const SKIPS_SHOWN: usize = 3;
+
+/// Writes a line for each case, more for one that does not pass, and a summary. Passing steps of a sweep are only counted, and so are
+/// most cases of many that are skipped for one reason.
 ///
 /// Colours are always written: `out` is to remove them where they are not wanted.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct Terminal<W> {
     jobs: usize,
     /// How many cases ran in process, and how long they took together.
     in_memory: (u32, Duration),
+    /// How many cases were skipped, by the reason.
+    skipped: BTreeMap<String, usize>,
     /// How often PostgreSQL could not be asked, by the reason.
     not_asked: BTreeMap<String, usize>,
 }
@@ -46,6 +52,7 @@ impl<W: Write> Terminal<W> {
             steps: BTreeMap::new(),
             jobs: 1,
             in_memory: (0, Duration::ZERO),
+            skipped: BTreeMap::new(),
             not_asked: BTreeMap::new(),
         }
     }
@@ -123,6 +130,12 @@ impl<W: Write> Terminal<W> {
             let label = label(Some(Verdict::Pass));
             let noun = if steps == 1 { "step" } else { "steps" };
             writeln!(self.out, "{style}{label:>8}{style:#} {case}{client}: {steps} {noun}")?;
+        }
+        for (reason, count) in std::mem::take(&mut self.skipped) {
+            if let Some(more @ 1..) = count.checked_sub(SKIPS_SHOWN) {
+                let noun = if more == 1 { "case" } else { "cases" };
+                writeln!(self.out, "{DIM}{:>8}{DIM:#} {more} more {noun}: {reason}", label(None))?;
+            }
         }
         for (reason, count) in std::mem::take(&mut self.not_asked) {
             let noun = if count == 1 { "backup" } else { "backups" };
@@ -217,6 +230,11 @@ impl<W: Write> Report for Terminal<W> {
             Event::Skipped { case, reason } => {
                 let row = self.matrix.entry(without_step(&case.id).0.to_owned()).or_default();
                 row.entry(case.client.clone()).or_insert(None);
+                let count = self.skipped.entry(reason.clone()).or_default();
+                *count += 1;
+                if *count > SKIPS_SHOWN {
+                    return Ok(());
+                }
                 let client = self.client(&case.client);
                 writeln!(self.out, "{DIM}{:>8}{DIM:#} {}{client}: {reason}", label(None), case.id)
             }

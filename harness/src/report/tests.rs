@@ -176,6 +176,28 @@ fn one_client_has_no_matrix() {
 }
 
 #[test]
+fn of_many_cases_that_are_skipped_for_one_reason_some_are_named() {
+    let skip = |id: &str, reason: &str| Event::Skipped { case: case(id, "builtin"), reason: reason.to_owned() };
+    let mut events =
+        vec![Event::RunStarted { cases: 7, clients: vec!["builtin".to_owned()], server: "url".to_owned(), jobs: 1 }];
+    events
+        .extend(["a", "b", "c", "d", "e", "f"].map(|id| skip(id, "the server is PostgreSQL 15, the scenario's is 18")));
+    events.push(skip("g", "it has no slots"));
+    let mut summary = Summary::default();
+    (0..7).for_each(|_| summary.count_skipped());
+    events.push(Event::RunFinished { summary, elapsed: Duration::from_secs(1), cancelled: false });
+    insta::assert_snapshot!(plain(&events), @r"
+    7 cases, builtin against url
+        skip a: the server is PostgreSQL 15, the scenario's is 18
+        skip b: the server is PostgreSQL 15, the scenario's is 18
+        skip c: the server is PostgreSQL 15, the scenario's is 18
+        skip g: it has no slots
+        skip 3 more cases: the server is PostgreSQL 15, the scenario's is 18
+    7 cases: 7 skipped in 1.00 s (0.0 cases/s)
+    ");
+}
+
+#[test]
 fn json_has_its_documented_shape() {
     let mut out = Vec::new();
     feed(Json::new(&mut out), &events());
