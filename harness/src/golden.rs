@@ -2,7 +2,7 @@
 //!
 //! A case that has one, `tar/tar-empty-archive[server.version=18].transcript`, is compared with it whenever the built-in client runs it
 //! against the mock with the case's own seed. Such a run is a function of the case; the few numbers in it that mean nothing are
-//! [redacted](redacted).
+//! [`redacted`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -8,7 +8,7 @@
 //! | PostgreSQL of this machine | [`local_postgres`] |
 //! | PostgreSQL in containers | [`containers`] |
 //! | any server that is there | [`remote`] |
-//! | any server, behind the fault proxy, for whoever comes | [`proxy`] |
+//! | any server, behind the fault proxy, for whoever comes | [`proxy`](proxy()) |
 //!
 //! The clients of a run come to a real server through the fault proxy, too: see [`passage`].
 

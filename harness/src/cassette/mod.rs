@@ -8,8 +8,8 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | know what a file holds, line by line | [`format`] |
-//! | write and read such files | [`file`] |
+//! | know what a file holds, line by line | [`mod@format`] |
+//! | write and read such files | [`mod@file`] |
 //! | record | [`Recorder`], `copying`, `redact` |
 //! | understand a recording as questions and their answers | [`Tape`] |
 //! | make up what was left out | `contents`, `wal` |

@@ -19,7 +19,7 @@
 //! | [`outside`] | changes outside the target |
 //! | [`postgres`] | what PostgreSQL does not start on, or its own tools refuse |
 //!
-//! They ask the server that was copied as an [`Original`](original::Original), which may be a server that is still there, or
+//! They ask the server that was copied as an [`Original`], which may be a server that is still there, or
 //! what was [written down](crate::record::saved) of one. [`alone`] judges a backup of which nothing else is known.
 
 pub mod alone;

@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 /// Runs one case once and returns what it left, without judging it. Nothing of it stays on disk.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run`](super::run).
 pub fn record(case: &Case, client: &SubjectSpec, seed: Option<u64>) -> Result<Record, RunError> {
     let case = settle(case.clone())?;
     let subject = Subject::prepare(client).map_err(RunError::NoClient)?;
@@ -30,7 +30,7 @@ pub fn record(case: &Case, client: &SubjectSpec, seed: Option<u64>) -> Result<Re
 /// Runs one case of the built-in client on the servers of `arena`, without judging it. Nothing of it stays on disk.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run`](super::run).
 pub fn played(
     case: &Case,
     arena: &Arena,
@@ -45,7 +45,7 @@ pub fn played(
 /// The cases of a sweep, counted in a run of the built-in client. Nothing, if that cannot run it; none, if there are none.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run`](super::run).
 pub fn steps(case: &Case) -> Result<Option<Vec<Case>>, RunError> {
     let case = settle(case.clone())?;
     let subject = Arc::new(Subject::Builtin(backstop_client::Weakness::NONE));
@@ -63,7 +63,7 @@ pub fn steps(case: &Case) -> Result<Option<Vec<Case>>, RunError> {
 /// enough. Cases that this client cannot run are passed over.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run`](super::run).
 #[cfg(feature = "mutants")]
 pub fn judge_builtin(
     case: &Case,

@@ -1,6 +1,6 @@
 //! A real data directory whose server has been shut down.
 //!
-//! [`load`] checks that it can be served, [`walk`] lists what a base backup sends of it. Files are read
+//! [`mod@load`] checks that it can be served, [`walk`] lists what a base backup sends of it. Files are read
 //! through [`page_cache`]. Its WAL is read from `pg_wal`; new WAL is generated right behind the shutdown
 //! checkpoint and never written, with images of the blocks that [`blocks`] finds in it.
 
