@@ -3,11 +3,11 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use support::Serving;
-use support::client::{said, tool};
+use support::client::{bare, said, tool};
 
 /// A small server on which something happens, `what` being tables of faults.
 fn scenario(what: &str) -> String {
@@ -96,6 +96,42 @@ fn a_receiver_has_its_deadlines() {
         assert_eq!(output.status.code(), Some(1), "{context}");
         assert!(said(&output).contains(&format!("error: timed out while {told}\n")), "{context}");
     }
+}
+
+#[test]
+fn a_backup_over_many_connections_has_its_deadlines() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let starts = |sql: &str| format!("command = {{ starts-with = \"{sql}\" }}");
+    let silences = [
+        ("connect", "startup = {}".to_owned(), "connecting to the server"),
+        ("connect", "startup = { nth = 2 }".to_owned(), "connecting to the server"),
+        ("checkpoint", starts("SELECT pg_backup_start"), "waiting for the checkpoint"),
+        ("data", starts("WITH RECURSIVE tree"), "receiving the backup"),
+        ("finish", starts("SELECT lsn, labelfile"), "waiting for the end of the backup"),
+    ];
+    for (deadline, when, told) in silences {
+        let (target, output) = by_files(scratch.path(), deadline, &when);
+        let context = format!("{deadline}, silent at {when}: {}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{context}");
+        assert!(said(&output).contains(&format!("error: timed out while {told}\n")), "{context}");
+        assert!(!target.exists(), "{context}");
+    }
+    // A connection that only reads is replaced.
+    let (target, output) =
+        by_files(scratch.path(), "data", "command = { starts-with = \"SELECT pg_read_binary_file\", nth = 9 }");
+    assert!(output.status.success(), "{}", said(&output));
+    let told = "warning: job 1: timed out while receiving the backup; connecting again\n";
+    assert!(said(&output).contains(told) && target.join("backup_label").exists(), "{}", said(&output));
+}
+
+/// Takes a backup by files into the directory that is returned, with a deadline of a second, from a server that falls silent.
+fn by_files(scratch: &Path, deadline: &str, when: &str) -> (PathBuf, Output) {
+    let server = Serving::start(scratch, "silent", &scenario(&format!("[[fault]]\nwhen.{when}\ndo.stall = {{}}\n")));
+    let target = scratch.join("backup");
+    let dsn = format!("host=127.0.0.1 port={} user=backstop dbname=postgres", server.port);
+    let (limit, directory) = (format!("{deadline}=1"), target.to_str().expect("a path in UTF-8"));
+    let arguments = ["parallelbackup", "-x", "-N", "-c", "fast", "--deadline", &limit, &dsn, directory];
+    (target.clone(), bare(&arguments).output().expect("the client"))
 }
 
 /// A backup of less than 2 MiB with this limit.

@@ -13,13 +13,20 @@ pub fn client_program() -> PathBuf {
     program
 }
 
-/// A tool of the client, at work on a server, without anything of the environment.
-pub fn tool(name: &str, port: u16, arguments: &[&str]) -> Command {
+/// The client with these arguments, and without anything of the environment.
+pub fn bare(arguments: &[&str]) -> Command {
     let mut command = Command::new(client_program());
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
         command.env_remove(name);
     }
-    command.args([name, "-h", "127.0.0.1", "-p", &port.to_string(), "-U", "backstop", "-w"]).args(arguments);
+    command.args(arguments);
+    command
+}
+
+/// A tool of the client, at work on a server.
+pub fn tool(name: &str, port: u16, arguments: &[&str]) -> Command {
+    let mut command = bare(&[name, "-h", "127.0.0.1", "-p", &port.to_string(), "-U", "backstop", "-w"]);
+    command.args(arguments);
     command
 }
 
