@@ -40,5 +40,6 @@ pub mod report;
 pub mod runner;
 pub mod scenario;
 pub mod subject;
+mod survivor;
 pub mod verdict;
 pub mod witness;

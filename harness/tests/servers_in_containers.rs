@@ -2,12 +2,14 @@
 //!
 //! Where no engine answers or an image is missing, a test says so and is skipped; `BACKSTOP_REQUIRE_DOCKER` turns that into a failure.
 
+mod support;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use support::until;
 
 /// The engine's command.
 fn docker(arguments: &[&str]) -> Output {
@@ -130,15 +132,6 @@ fn no_engine_is_one_error() {
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
-/// Waits for something that nobody tells.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(120), "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// A run that goes on for long.
 fn long(scratch: &Path) -> std::process::Child {
     let path = scratch.join("long.toml");
@@ -176,9 +169,7 @@ fn a_killed_run_leaves_no_container() {
     run.kill().expect("a signal");
     run.wait().expect("an end");
     until("the end of the container", || containers(run.id()).is_empty());
-    // What its clients wrote stays, as with every program that is killed.
-    let servers = |name: &String| name.starts_with("backstop-servers-");
-    until("the end of its servers' directory", || !left(scratch.path()).iter().any(servers));
+    until("the end of its directories", || left(scratch.path()).is_empty());
 }
 
 #[test]

@@ -142,6 +142,9 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
     let queue = cases
         .iter()
         .flat_map(|case| subjects.iter().map(|subject| Job { case: case.clone(), subject: Arc::clone(subject) }));
+    let scratch = Scratch::new(plan.scratch, jobs);
+    // Without a shell only what a killed run leaves stays.
+    let _survivor = scratch.survivor().ok();
     let shared = Arc::new(Shared {
         known: plan.known,
         queue: Queue::new(queue),
@@ -152,7 +155,7 @@ pub async fn run(plan: RunPlan, events: UnboundedSender<Event>, cancel: watch::R
         seed: plan.seed,
         keep: plan.keep,
         transcripts: plan.transcripts,
-        scratch: Scratch::new(plan.scratch, jobs),
+        scratch,
         capture: plan.capture,
         bless: plan.bless,
         ask_postgres: plan.ask_postgres,

@@ -5,6 +5,7 @@
 //! file. Nothing here has to outlive the machine.
 
 use std::env;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::scenario::Case;
 use crate::scenario::model::FileKind;
+use crate::survivor::Survivor;
 
 /// A file system in memory, on every Linux.
 const MEMORY: &str = "/dev/shm";
@@ -28,6 +30,25 @@ const SEGMENTS: u64 = 4;
 /// For names, directories, and what else a cluster has that is not in its size.
 const OVERHEAD: u64 = 2 << 20;
 
+/// Removes what begins with one of its arguments, however long somebody still writes there, and whatever a client made of its rights.
+const REMOVE: &str = r#"
+tries=0
+found=yes
+while [ -n "$found" ] && [ "$tries" -lt 100 ]; do
+    found=
+    for beginning in "$@"; do
+        for directory in "$beginning"*; do
+            if [ -e "$directory" ]; then
+                found=yes
+                rm -rf -- "$directory" || chmod -R u+rwx -- "$directory"
+            fi
+        done
+    done
+    sleep 0.1
+    tries=$((tries + 1))
+done
+"#;
+
 /// Where cases happen.
 #[derive(Clone, Debug)]
 pub struct Scratch {
@@ -37,6 +58,8 @@ pub struct Scratch {
     memory: Option<PathBuf>,
     /// How many cases may need room at the same time.
     jobs: u64,
+    /// How the names of its directories begin, and nobody else's.
+    prefix: String,
 }
 
 impl Default for Scratch {
@@ -51,13 +74,24 @@ impl Scratch {
     pub fn new(chosen: Option<PathBuf>, jobs: usize) -> Self {
         let memory = Path::new(MEMORY);
         let is_memory = statfs(memory).is_ok_and(|found| found.f_type == TMPFS);
-        Self { chosen, memory: is_memory.then(|| memory.to_owned()), jobs: jobs as u64 }
+        let prefix = format!("backstop-{:08x}-", RandomState::new().hash_one(()) >> 32);
+        Self { chosen, memory: is_memory.then(|| memory.to_owned()), jobs: jobs as u64, prefix }
+    }
+
+    /// What removes the directories if this process is killed.
+    pub(super) fn survivor(&self) -> io::Result<Survivor> {
+        let parents = match &self.chosen {
+            Some(chosen) => vec![std::path::absolute(chosen)?],
+            None => self.memory.iter().cloned().chain([env::temp_dir()]).collect(),
+        };
+        let beginnings: Vec<_> = parents.iter().map(|parent| parent.join(&self.prefix)).collect();
+        Survivor::start(REMOVE, beginnings.iter().map(|beginning| beginning.as_os_str()))
     }
 
     /// Makes a directory for `case`, which goes with the value.
     pub(super) fn directory(&self, case: &Case) -> io::Result<TempDir> {
         let make = |parent: &Path| {
-            let made = tempfile::Builder::new().prefix("backstop-").tempdir_in(parent);
+            let made = tempfile::Builder::new().prefix(&self.prefix).tempdir_in(parent);
             made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", parent.display())))
         };
         if let Some(chosen) = &self.chosen {
@@ -119,7 +153,7 @@ mod tests {
     #[test]
     fn a_case_too_large_for_memory_happens_on_disk() {
         let memory = tempfile::tempdir().expect("a directory");
-        let scratch = Scratch { chosen: None, memory: Some(memory.path().to_owned()), jobs: 2 };
+        let scratch = Scratch { memory: Some(memory.path().to_owned()), ..Scratch::new(None, 2) };
         let place = |keys| {
             let made = scratch.directory(&case(keys)).expect("a directory");
             made.path().parent().map(Path::to_owned)

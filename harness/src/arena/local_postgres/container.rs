@@ -11,8 +11,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::survivor::Survivor;
 use crate::oracle::postgres::{Inside, server_user};
+use crate::survivor::Survivor;
 
 /// What the container does.
 const KEEPER: &str = "echo ready; read -r word";

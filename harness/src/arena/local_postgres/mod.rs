@@ -6,7 +6,6 @@ mod process;
 mod root;
 mod running;
 mod setting;
-mod survivor;
 
 use std::collections::BTreeMap;
 use std::fs;

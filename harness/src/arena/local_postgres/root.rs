@@ -10,8 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::survivor::Survivor;
 use crate::oracle::postgres::{Installation, place_for_servers};
+use crate::survivor::Survivor;
 
 /// How the names of these directories begin.
 const PREFIX: &str = "backstop-servers-";

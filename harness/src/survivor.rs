@@ -10,11 +10,11 @@ const WAIT: &str = "read -r word && exit 0\n";
 
 /// A shell that does something once this process has gone without dropping the value.
 #[derive(Debug)]
-pub(super) struct Survivor(Child);
+pub(crate) struct Survivor(Child);
 
 impl Survivor {
     /// `script` sees `arguments` as `$1` and so on. It is run in the root directory, and nobody hears what it says.
-    pub(super) fn start<'a>(script: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Self> {
+    pub(crate) fn start<'a>(script: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> io::Result<Self> {
         let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg([WAIT, script].concat()).arg("backstop-survivor").args(arguments).current_dir("/");
         // What a terminal signals is none of its business.
