@@ -113,13 +113,7 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
     let mut report = Report { program: &invocation.program, debug: arguments.debug, remains: Vec::new() };
     match signals::until_signal(&options.cancel, || combine_backups(&options, &mut report)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let code = invocation.error(error);
-            for text in report.remains.iter().flat_map(Remains::lines) {
-                report.say(&text);
-            }
-            code
-        }
+        Err(error) => invocation.failed(error, &report.remains),
     }
 }
 

@@ -35,6 +35,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use self::output::tell;
+use self::remains::Remains;
 
 /// A tool of this program.
 struct Tool {
@@ -110,7 +111,16 @@ impl Invocation {
         ExitCode::FAILURE
     }
 
-    /// The same about the command line, with a hint where to look.
+    /// The same, and what happened to what the tool had made.
+    fn failed(&self, problem: impl std::fmt::Display, remains: &[Remains]) -> ExitCode {
+        let code = self.error(problem);
+        for text in remains.iter().flat_map(Remains::lines) {
+            tell(format_args!("{}: {text}", self.program));
+        }
+        code
+    }
+
+    /// As [`error`](Self::error) about the command line, with a hint where to look.
     pub(crate) fn usage_error(&self, problem: impl std::fmt::Display) -> ExitCode {
         self.error(problem);
         self.hint()

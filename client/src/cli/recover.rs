@@ -75,13 +75,7 @@ pub(super) fn run(invocation: &Invocation, arguments: Vec<OsString>) -> ExitCode
             }
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            let code = invocation.error(error);
-            for text in report.remains.iter().flat_map(Remains::lines) {
-                report.say(&text);
-            }
-            code
-        }
+        Err(error) => invocation.failed(error, &report.remains),
     }
 }
 

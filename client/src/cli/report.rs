@@ -49,6 +49,10 @@ impl Report {
         self.remains.lock().unwrap_or_else(PoisonError::into_inner).push(remains);
     }
 
+    fn settle(&self, text: String) {
+        self.remember(Remains::Settled(text));
+    }
+
     /// Tells why the backup failed, and what happened to its remains.
     pub(super) fn failed(&self, problem: &str) {
         self.gauge().abandon();
@@ -159,17 +163,12 @@ impl Observer for Report {
                 self.remember(Remains::removed("data directory", directory, *contents_only));
             }
             Phase::NotRemoving { directory } => {
-                let directory = directory.display();
-                self.remember(Remains::Settled(format!(
-                    "data directory \"{directory}\" not removed at user's request"
-                )));
+                self.settle(format!("data directory \"{}\" not removed at user's request", directory.display()));
             }
-            Phase::DroppedSlot { name } => {
-                self.remember(Remains::Settled(format!("dropped replication slot \"{name}\"")));
-            },
-            Phase::SlotRemains { name, problem } => self.remember(Remains::Settled(format!(
+            Phase::DroppedSlot { name } => self.settle(format!("dropped replication slot \"{name}\"")),
+            Phase::SlotRemains { name, problem } => self.settle(format!(
                 "replication slot \"{name}\" was created and could not be dropped, so that the server keeps WAL for it: {problem}"
-            ))),
+            )),
             _ => {}
         }
     }
