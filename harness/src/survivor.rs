@@ -3,10 +3,20 @@
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Waits until we have gone. With a word before that there is nothing left to do.
 const WAIT: &str = "read -r word && exit 0\n";
+
+/// The directory `$1` goes, however long somebody still writes to it.
+const REMOVE: &str = r#"
+tries=0
+while [ -e "$1" ] && [ "$tries" -lt 1200 ]; do
+    rm -rf -- "$1" 2>/dev/null || sleep 0.1
+    tries=$((tries + 1))
+done
+"#;
 
 /// A shell that does something once this process has gone without dropping the value.
 #[derive(Debug)]
@@ -20,6 +30,11 @@ impl Survivor {
         // What a terminal signals is none of its business.
         shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         shell.spawn().map(Self)
+    }
+
+    /// One that removes a directory.
+    pub(crate) fn removing(directory: &Path) -> io::Result<Self> {
+        Self::start(REMOVE, [directory.as_os_str()])
     }
 }
 

@@ -1,4 +1,4 @@
-//! A run that is killed leaves nothing in memory or on disk.
+//! A run or a server that is killed leaves nothing in memory or on disk.
 
 mod support;
 
@@ -39,4 +39,18 @@ fn what_clients_have_written_goes_with_a_killed_run() {
     run.kill().expect("a signal");
     run.wait().expect("an end");
     until("the removal of what it made", || fs::read_dir(&scratch).is_ok_and(|mut left| left.next().is_none()));
+}
+
+#[test]
+fn the_directory_of_a_killed_server_goes() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_backstop"));
+    serve.args(["serve", "sound/plain[server.version=18,client.wal=none]", "--listen", "127.0.0.1:0"]);
+    serve.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env("TMPDIR", place.path());
+    let mut serve = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("backstop");
+    let empty = || fs::read_dir(place.path()).is_ok_and(|mut left| left.next().is_none());
+    until("the server's directory", || !empty());
+    serve.kill().expect("a signal");
+    serve.wait().expect("an end");
+    until("its removal", empty);
 }

@@ -14,6 +14,7 @@ use super::serve::{Endpoint, News, SOCKET, ServeError, SocketFile, announce, wri
 use super::upstream::UpstreamServer;
 use super::{description, lead};
 use crate::scenario::Case;
+use crate::survivor::Survivor;
 
 /// How a proxy is set up.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ pub async fn proxy(
     let id = case.map_or("the proxy", |case| &case.id);
     let setup = |problem| ServeError::Setup { case: id.to_owned(), problem };
     let outside = tempfile::Builder::new().prefix("backstop-").tempdir()?;
+    let _survivor = Survivor::removing(outside.path())?;
     let faults = case.map(|case| case.scenario.faults.as_slice()).unwrap_or_default();
     let faults: Vec<_> = faults.iter().cloned().map(|fault| lead(fault, outside.path())).collect();
     service.upstream.reach().await.map_err(|error| ServeError::Upstream(error.to_string()))?;

@@ -15,6 +15,7 @@ use super::recording::{SharedRecording, record};
 use super::replay::{self, Replaying};
 use super::{config, description, seed, settle, start};
 use crate::scenario::Case;
+use crate::survivor::Survivor;
 
 /// How often the log catches up with the transcript: for eyes, not for programs.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -121,6 +122,7 @@ pub async fn serve(
         return replay::replay(&replaying, out, log, cancel).await;
     }
     let outside = tempfile::Builder::new().prefix("backstop-").tempdir()?;
+    let _survivor = Survivor::removing(outside.path())?;
     let mut config = config(case, service.seed.unwrap_or_else(|| seed(case)), outside.path()).map_err(setup)?;
     config.server_root.clone_from(&service.server_root);
     if let (Some(tls), Endpoint::Tcp(address)) = (&mut config.tls, &service.endpoint) {

@@ -22,15 +22,6 @@ const LOCK: &str = "lock";
 /// The path of a socket has 107 bytes at most, `/case-12345/s/.s.PGSQL.65535` among them.
 const LONGEST: usize = 75;
 
-/// The directory goes, however long somebody still writes to it.
-const REMOVE: &str = r#"
-tries=0
-while [ -e "$1" ] && [ "$tries" -lt 1200 ]; do
-    rm -rf -- "$1" 2>/dev/null || sleep 0.1
-    tries=$((tries + 1))
-done
-"#;
-
 /// The directory, which goes with the value.
 #[derive(Debug)]
 pub(super) struct Root {
@@ -56,7 +47,7 @@ impl Root {
         if let Some((user, group)) = user {
             lchown(directory.path(), Some(user), Some(group))?;
         }
-        let survivor = Survivor::start(REMOVE, [directory.path().as_os_str()])?;
+        let survivor = Survivor::removing(directory.path())?;
         Ok(Self { directory, _survivor: survivor, _lock: lock, next: AtomicU32::new(1) })
     }
 
